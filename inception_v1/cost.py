@@ -1,0 +1,168 @@
+"""Parameters and multiply-accumulates of a network, row by row, without building it."""
+
+import dataclasses
+from typing import NamedTuple
+
+from inception_v1.spec import (
+    AUX_CONV,
+    AUX_DENSE,
+    AUX_GRID,
+    AUX_TAPS,
+    BatchNorm,
+    Conv,
+    Inception,
+    MaxPool,
+    ResponseNorm,
+    Row,
+    Spec,
+    Widths,
+)
+
+
+class CostRow(NamedTuple):
+    """One line of the paper's Table 1.
+
+    Attributes:
+        name: layer, block or head.
+        kind: "convolution", "max pool", "LRN", "inception", "main head" or "auxiliary head".
+        kernel: window and stride ("7x7/2"), "" for rows without one.
+        output: (height, width, channels) after the row; (1, 1, classes) for heads.
+        widths: of an Inception block, else None.
+        params: trainable parameters.
+        state: non-trainable parameters (running statistics).
+        macs: multiply-accumulates of convolutions and dense layers for one image.
+    """
+
+    name: str
+    kind: str
+    kernel: str
+    output: tuple[int, int, int]
+    widths: Widths | None
+    params: int
+    state: int
+    macs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """The rows of a network and their sums. `trainable + state == params`, as Keras' `count_params()` counts."""
+
+    rows: tuple[CostRow, ...]
+
+    @property
+    def trainable(self) -> int:
+        return sum(row.params for row in self.rows)
+
+    @property
+    def state(self) -> int:
+        return sum(row.state for row in self.rows)
+
+    @property
+    def params(self) -> int:
+        return self.trainable + self.state
+
+    @property
+    def macs(self) -> int:
+        return sum(row.macs for row in self.rows)
+
+    def without_aux(self) -> "Cost":
+        """The cost of `classifier()`: at inference the auxiliary heads are dropped."""
+        return Cost(tuple(row for row in self.rows if row.kind != "auxiliary head"))
+
+
+class _Count(NamedTuple):
+    params: int = 0
+    state: int = 0
+    macs: int = 0
+
+    def __add__(self, other):
+        return _Count(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def cost(spec: Spec) -> Cost:
+    """Counts the parameters and multiply-accumulates of `spec`.
+
+    Args:
+        spec: a `Spec`, or a model with one (`GoogLeNet`). Its height and width must be fixed.
+
+    Returns:
+        A `Cost`: one row per line of Table 1, and totals.
+
+    Raises:
+        ValueError: height or width is None.
+    """
+    spec = getattr(spec, "spec", spec)
+    height, width, channels = spec.input_shape
+    if height is None or width is None:
+        raise ValueError(f"Expected a fixed height and width to count; Received: input_shape={spec.input_shape}.")
+    rows, outputs = [], {}
+    for row in spec.trunk():
+        before = (height, width, channels)
+        (height, width, channels), count = _through(spec, row, before)
+        outputs[row.name] = (height, width, channels)
+        rows.append(_labelled(spec, row, outputs[row.name], count))
+    if spec.has_aux:
+        rows += [_aux_head(spec, head, outputs[f"inception_{block}"]) for head, block in AUX_TAPS.items()]
+    if spec.include_top:
+        count = _dense(channels, spec.classes)
+        rows.append(CostRow("main", "main head", "", (1, 1, spec.classes), None, *count))
+    return Cost(tuple(rows))
+
+
+def _through(spec: Spec, row: Row, shape):
+    """Shape after `row`, and what it costs."""
+    height, width, channels = shape
+    if isinstance(row, ResponseNorm):
+        return shape, _Count()
+    if isinstance(row, Inception):
+        total, joined = _Count(), 0
+        for branch in row.branches:
+            end = shape
+            for step in branch:
+                end, count = _through(spec, step, end)
+                total += count
+            joined += end[2]
+        return (height, width, joined), total
+    height, width = spec.out_size(row, height), spec.out_size(row, width)
+    if isinstance(row, MaxPool):
+        return (height, width, channels), _Count()
+    return (height, width, row.filters), _conv(spec, row, channels, height * width)
+
+
+def _conv(spec: Spec, row: Conv, channels: int, positions: int) -> _Count:
+    kernel = row.kernel**2 * channels * row.filters
+    params, state = kernel + row.filters * spec.row.conv_bias, 0
+    if isinstance(spec.row.norm, BatchNorm):
+        params += row.filters * (1 + spec.row.norm.scale)
+        state = row.filters * 2
+    return _Count(params, state, kernel * positions)
+
+
+def _dense(inputs: int, outputs: int) -> _Count:
+    return _Count(inputs * outputs + outputs, 0, inputs * outputs)
+
+
+def _aux_head(spec: Spec, head: str, shape) -> CostRow:
+    height, width, channels = shape
+    grid = spec.aux_grid(height, width) or (AUX_GRID, AUX_GRID)
+    conv, dense = spec.scaled(AUX_CONV), spec.scaled(AUX_DENSE)
+    count = (
+        _conv(spec, Conv("", conv, 1), channels, grid[0] * grid[1])
+        + _dense(grid[0] * grid[1] * conv, dense)
+        + _dense(dense, spec.classes)
+    )
+    return CostRow(head, "auxiliary head", "", (1, 1, spec.classes), None, *count)
+
+
+def _labelled(spec: Spec, row: Row, output, count: _Count) -> CostRow:
+    match row:
+        case Conv():
+            kind, kernel = "convolution", f"{row.kernel}x{row.kernel}/{row.stride}"
+        case MaxPool():
+            kind, kernel = "max pool", f"{row.size}x{row.size}/{row.stride}"
+        case ResponseNorm():
+            kind, kernel = "LRN", ""
+        case Inception():
+            kind, kernel = "inception", ""
+    widths = spec.block_widths()[row.name.removeprefix("inception_")] if isinstance(row, Inception) else None
+    return CostRow(row.name, kind, kernel, output, widths, *count)

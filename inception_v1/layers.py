@@ -1,0 +1,99 @@
+"""Custom layers: registered, serializable, and written with `keras.ops` for every Keras backend."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="inception_v1")
+class LocalResponseNormalization(keras.layers.Layer):
+    """Divides each activation by a power of the energy in its neighbouring channels.
+
+    `y[c] = x[c] / (k + alpha / size * sum(x[j]**2 for |j - c| <= size // 2)) ** beta`
+
+    Alpha is divided by `size`, as in Caffe, PyTorch and ONNX; `tf.nn.local_response_normalization` does
+    not divide, and takes a radius. The sum runs as one product with a banded channels x channels matrix,
+    the fastest of the forms in `benchmarks/lrn.py`. Float16 and bfloat16 input is computed in float32.
+
+    Args:
+        size: odd number of channels in the window.
+        alpha: scale of the mean square.
+        beta: exponent.
+        k: added to the scaled sum, positive.
+
+    Input and output: floats of shape `(..., channels)`.
+
+    Raises:
+        ValueError: `size` is not a positive odd integer, or `k` is not positive.
+
+    Source: Krizhevsky et al. 2012, section 3.3; Caffe `lrn_layer.cpp`.
+    """
+
+    def __init__(self, size=5, alpha=1e-4, beta=0.75, k=1.0, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(size, int) or size < 1 or size % 2 == 0:
+            raise ValueError(f"Expected size to be a positive odd integer; Received: size={size!r}.")
+        if not k > 0:
+            raise ValueError(f"Expected k > 0; Received: k={k!r}.")
+        self.size, self.alpha, self.beta, self.k = size, float(alpha), float(beta), float(k)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        channel = np.arange(input_shape[-1])
+        near = np.abs(channel[:, None] - channel[None, :]) <= self.size // 2
+        self._band = (near * (self.alpha / self.size)).astype("float32")  # (channels, channels)
+
+    def call(self, inputs):
+        x = ops.cast(inputs, "float32")
+        energy = self.k + ops.matmul(ops.square(x), self._band)
+        if self.beta == 0.75:  # two square roots cost less than a power
+            root = ops.sqrt(energy)
+            y = x / (root * ops.sqrt(root))
+        else:
+            y = x / ops.power(energy, self.beta)
+        return ops.cast(y, inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        config = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "k": self.k}
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable(package="inception_v1")
+class AdaptiveAveragePooling2D(keras.layers.Layer):
+    """Average pooling to a square grid, whatever the size of the map, smaller maps included.
+
+    Window `i` of `grid` covers rows `floor(i * n / grid)` to `ceil((i + 1) * n / grid)` of `n`, as in
+    PyTorch. Unlike `keras.layers.AdaptiveAveragePooling2D` it also runs on maps of unknown height and width.
+
+    Args:
+        grid: rows and columns of the output.
+
+    Input: floats of shape `(batch, height, width, channels)`. Output: `(batch, grid, grid, channels)`.
+    """
+
+    def __init__(self, grid, **kwargs):
+        super().__init__(**kwargs)
+        self.grid = grid
+
+    def call(self, inputs):
+        height, width = ops.shape(inputs)[1:3]
+        rows = ops.cast(self._windows(height), inputs.dtype)  # (grid, height)
+        columns = ops.cast(self._windows(width), inputs.dtype)  # (grid, width)
+        return ops.einsum("gh,bhwc,kw->bgkc", rows, inputs, columns)
+
+    def _windows(self, size):
+        """(grid, size): row i holds the weights of window i."""
+        i, n = ops.arange(self.grid, dtype="int32")[:, None], ops.arange(size, dtype="int32")[None, :]
+        start = ops.floor_divide(i * size, self.grid)
+        end = -ops.floor_divide(-(i + 1) * size, self.grid)
+        inside = ops.cast(ops.logical_and(n >= start, n < end), "float32")
+        return inside / ops.sum(inside, axis=1, keepdims=True)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.grid, self.grid, input_shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "grid": self.grid}

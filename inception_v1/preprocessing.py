@@ -1,0 +1,117 @@
+"""From pixels to what each family's network takes in, and from its probabilities to class names."""
+
+import functools
+import sys
+from importlib import resources
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from inception_v1.spec import VARIANTS, check_choice
+
+
+class Pixels(NamedTuple):
+    """A pixel convention: `(pixel - mean) / std`, one number for red, green and blue each, on the 0-255 scale."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+# Our networks take RGB. Caffe's and the ONNX zoo's take BGR; their means are turned round here, their conv1 on loading.
+PIXELS = {
+    "caffe": Pixels((123.0, 117.0, 104.0), (1.0, 1.0, 1.0)),  # bvlc_googlenet train_val.prototxt
+    "caffe_mean_103.939": Pixels((123.68, 116.779, 103.939), (1.0, 1.0, 1.0)),  # ONNX zoo
+    "torch": Pixels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),  # 0.485 0.456 0.406 / 0.229 0.224 0.225
+    "signed": Pixels((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # TF-slim: -1..1
+    "minus_117": Pixels((117.0, 117.0, 117.0), (1.0, 1.0, 1.0)),  # inception5h
+}
+
+
+def normalize(images: Any, pixels: str) -> Any:
+    """Turns pixels on the 0-255 scale into a network's input: the one function for training, evaluation and export.
+
+    Args:
+        images: `(..., channels)`, uint8 or float, RGB or grey (one channel takes the mean of the three constants);
+            NumPy, TensorFlow (also inside `tf.data`), JAX or PyTorch.
+        pixels: name of the convention, a key of `PIXELS`.
+
+    Returns:
+        float32 of the same shape and kind.
+
+    Raises:
+        ValueError: unknown convention, or neither one nor three channels.
+    """
+    check_choice("pixels", pixels, PIXELS)
+    mean, std = (np.array(constants, "float32") for constants in PIXELS[pixels])
+    channels = images.shape[-1]
+    if channels == 1:
+        mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
+    elif channels != 3:
+        raise ValueError(f"Expected images of 1 or 3 channels for pixels={pixels!r}; Received: shape {tuple(images.shape)}.")
+    images, mean, std = _as_float32(images, mean, std)
+    return (images - mean) / std
+
+
+def _as_float32(images, *constants):
+    """`images` in float32, and the constants in the same framework; imports none that the caller has not."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(images, torch.Tensor):
+        return images.to(torch.float32), *(torch.from_numpy(c).to(images.device) for c in constants)
+    if hasattr(images, "astype"):  # NumPy, JAX
+        return images.astype("float32"), *constants
+    tf = sys.modules["tensorflow"]
+    return tf.cast(images, tf.float32), *constants
+
+
+def preprocess_input(images: Any, variant: str = "paper") -> Any:
+    """Turns RGB images on the 0-255 scale into the input of `variant`. See `normalize`.
+
+    Raises:
+        ValueError: unknown variant, or neither one nor three channels.
+    """
+    check_choice("variant", variant, VARIANTS)
+    return normalize(images, VARIANTS[variant].pixels)
+
+
+def decode_predictions(predictions: Any, variant: str = "paper", top: int = 5) -> list[list[tuple[str, str, float]]]:
+    """Names the best classes of each image.
+
+    Args:
+        predictions: probabilities `(batch, classes)`, or the dict that `GoogLeNet.predict` returns (its main head).
+        variant: the family whose class order applies.
+        top: how many classes an image, best first.
+
+    Returns:
+        Per image `top` tuples (WordNet id, name, score). No public list of inception5h's own order ships with this
+        package: its ids are empty and its names are indices.
+
+    Raises:
+        ValueError: unknown variant, `top` out of range, or another number of classes than the family's.
+    """
+    check_choice("variant", variant, VARIANTS)
+    scores = np.asarray(predictions["main"] if isinstance(predictions, dict) else predictions)
+    classes = VARIANTS[variant].classes
+    if scores.ndim != 2 or scores.shape[1] != classes:
+        raise ValueError(
+            f"Expected predictions of shape (batch, {classes}) for variant {variant!r}; Received: shape {scores.shape}."
+        )
+    if not 1 <= top <= classes:
+        raise ValueError(f"Expected 1 <= top <= {classes}; Received: top={top!r}.")
+    names = class_list(VARIANTS[variant].class_list, classes)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [[(*names[i], float(row[i])) for i in order] for row, order in zip(scores, best, strict=True)]
+
+
+def class_list(name: str, classes: int) -> tuple[tuple[str, str], ...]:
+    """(WordNet id, class name) of each output of a published order."""
+    if name == "inception5h":
+        return tuple(("", str(i)) for i in range(classes))
+    background = (("", "background"),) if name == "background+imagenet" else ()
+    return background + _imagenet()
+
+
+@functools.cache
+def _imagenet() -> tuple[tuple[str, str], ...]:
+    """The 1000 classes of ILSVRC 2012 in the order of their WordNet ids."""
+    lines = resources.files("inception_v1").joinpath("imagenet_classes.txt").read_text("utf-8").splitlines()
+    return tuple(tuple(line.split(" ", 1)) for line in lines)

@@ -1,0 +1,416 @@
+"""GoogLeNet as data: block widths, the published families, and what one network looks like row by row.
+
+Everything that differs between two GoogLeNets is a number or a flag here. `model.py` turns the rows
+into Keras layers and `cost.py` into counts; neither knows a family by name.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Integral
+from typing import Any, NamedTuple
+
+
+class Widths(NamedTuple):
+    """Output channels of the six convolutions of one Inception block."""
+
+    conv1: int  # 1x1 branch
+    reduce3: int  # 1x1 reduction before the 3x3
+    conv3: int  # 3x3 branch
+    reduce5: int  # 1x1 reduction before the 5x5
+    conv5: int  # 5x5 branch
+    pool: int  # 1x1 projection after the 3x3 max pool
+
+
+# arXiv 1409.4842, Table 1                                         output at 224
+BLOCKS = {
+    "3a": Widths(64, 96, 128, 16, 32, 32),  #                      28x28x256
+    "3b": Widths(128, 128, 192, 32, 96, 64),  #                    28x28x480
+    "4a": Widths(192, 96, 208, 16, 48, 64),  #                     14x14x512
+    "4b": Widths(160, 112, 224, 24, 64, 64),  #                    14x14x512
+    "4c": Widths(128, 128, 256, 24, 64, 64),  #                    14x14x512
+    "4d": Widths(112, 144, 288, 32, 64, 64),  #                    14x14x528
+    "4e": Widths(256, 160, 320, 32, 128, 128),  #                  14x14x832
+    "5a": Widths(256, 160, 320, 32, 128, 128),  #                  7x7x832
+    "5b": Widths(384, 192, 384, 48, 128, 128),  #                  7x7x1024
+}
+
+# Section 5: the auxiliary classifiers sit on the outputs of 4a and 4d, and their losses count 0.3.
+AUX_TAPS = {"aux1": "4a", "aux2": "4d"}
+LOSS_WEIGHTS = {"main": 1.0, "aux1": 0.3, "aux2": 0.3}
+AUX_CONV = 128
+AUX_DENSE = 1024
+AUX_GRID = 4  # the 5x5/3 average pool of a 14x14 map leaves 4x4
+
+
+class LRN(NamedTuple):
+    """x / (k + alpha / size * sum of squares over `size` channels) ** beta."""
+
+    size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+
+class BatchNorm(NamedTuple):
+    """Batch normalisation after each convolution; `momentum` is Keras' (the share of the old mean kept)."""
+
+    momentum: float
+    scale: bool = True  # gamma
+    epsilon: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One published family of GoogLeNet. Every family pools its last map down to 1x1 before the classifier.
+
+    Attributes:
+        norm: `LRN` twice in the stem, or `BatchNorm` after every convolution.
+        conv_bias: whether convolutions carry a bias.
+        conv1_padding: "explicit" pads 3 on each side of the 7x7/2; "same" is TensorFlow's (2, 3 at even sizes).
+        pool_rounding: how the stride-2 max pools treat the border: "ceil", "floor" or "same".
+        pool4_size: window of the max pool before block 5a.
+        conv5_kernel: kernel of the branch that the paper calls 5x5.
+        blocks: the table of widths.
+        aux_pool: "5x5/3" (as in the paper) or "adaptive" (4x4 whatever the size of the map).
+        aux_published: whether the family's published files hold the auxiliary heads.
+        dropout: rate before the main classifier.
+        aux_dropout: rate before the auxiliary classifiers.
+        classes: outputs of the published files.
+        class_list: order of those outputs (see `preprocessing.decode_predictions`).
+        pixels: pixel convention (see `preprocessing.PIXELS`).
+        source: where the row comes from.
+    """
+
+    norm: LRN | BatchNorm
+    conv_bias: bool = True
+    conv1_padding: str = "explicit"
+    pool_rounding: str = "ceil"
+    pool4_size: int = 3
+    conv5_kernel: int = 5
+    blocks: Mapping[str, Widths] = dataclasses.field(default_factory=lambda: BLOCKS)
+    aux_pool: str = "5x5/3"
+    aux_published: bool = True
+    dropout: float = 0.4
+    aux_dropout: float = 0.7
+    classes: int = 1000
+    class_list: str = "imagenet"
+    pixels: str = "caffe"
+    source: str = ""
+
+
+VARIANTS = {
+    "paper": Variant(LRN(), source="arXiv 1409.4842 = Caffe bvlc_googlenet"),
+    "batchnorm": Variant(
+        # 0.9: running statistics settle within a short run, as in torchvision (its momentum 0.1).
+        BatchNorm(momentum=0.9),
+        conv_bias=False,
+        pixels="signed",
+        source="the paper with BN (arXiv 1502.03167) in place of LRN",
+    ),
+    "torchvision": Variant(
+        BatchNorm(momentum=0.9),
+        conv_bias=False,
+        pool4_size=2,
+        conv5_kernel=3,  # torchvision keeps a known bug for its published weights
+        aux_pool="adaptive",
+        dropout=0.2,
+        pixels="torch",
+        source="torchvision.models.googlenet",
+    ),
+    "slim": Variant(
+        BatchNorm(momentum=0.9997, scale=False),
+        conv_bias=False,
+        conv1_padding="same",
+        pool_rounding="same",
+        pool4_size=2,
+        conv5_kernel=3,
+        aux_published=False,
+        dropout=0.2,
+        classes=1001,
+        class_list="background+imagenet",
+        pixels="signed",
+        source="TF-slim nets/inception_v1.py",
+    ),
+    "onnx_zoo": Variant(
+        LRN(),
+        pool_rounding="floor",
+        aux_published=False,
+        pixels="caffe_mean_103.939",
+        source="ONNX model zoo inception-v1-*; its googlenet-* graphs have ceil pools: use `paper`",
+    ),
+    "inception5h": Variant(
+        LRN(),
+        conv1_padding="same",
+        pool_rounding="same",
+        blocks={
+            **BLOCKS,
+            "4a": BLOCKS["4a"]._replace(conv3=204),  # 508 channels out
+            "5a": BLOCKS["5a"]._replace(reduce5=48),
+        },
+        classes=1008,
+        class_list="inception5h",
+        pixels="minus_117",
+        source="Google's inception5h.zip, the graph of DeepDream and Lucid",
+    ),
+}
+
+STEMS = ("imagenet", "small")
+POOLINGS = (None, "avg", "max")
+ACTIVATIONS = ("softmax", None)
+
+
+class Conv(NamedTuple):
+    """A convolution, its normalisation and its ReLU."""
+
+    name: str
+    filters: int
+    kernel: int
+    stride: int = 1
+
+
+class MaxPool(NamedTuple):
+    name: str
+    size: int
+    stride: int = 2
+
+
+class ResponseNorm(NamedTuple):
+    """Local response normalisation; present only where the family has it."""
+
+    name: str
+
+
+class Inception(NamedTuple):
+    """Parallel branches, each a chain of operations, joined along the channels."""
+
+    name: str
+    branches: tuple[tuple[Conv | MaxPool, ...], ...]
+
+
+Row = Conv | MaxPool | ResponseNorm | Inception
+
+
+def round_width(channels: float) -> int:
+    """Nearest multiple of 8, halves up, never below 8."""
+    return max(8, int(channels / 8 + 0.5) * 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """The arguments of `build_googlenet`, checked and completed. Immutable; equal specs build equal networks.
+
+    See `build_googlenet` for what each field means. `classes` and `dropout` are filled in from the
+    family where None was given. `dropout` ends as a pair: main head, auxiliary heads.
+
+    Raises:
+        ValueError: an argument is out of range; the message names what was expected and received.
+    """
+
+    variant: str = "paper"
+    input_shape: tuple[int | None, int | None, int] = (224, 224, 3)
+    classes: int | None = None
+    aux: bool = True
+    include_top: bool = True
+    pooling: str | None = None
+    stem: str = "imagenet"
+    widths: Mapping[str, Widths] | None = None
+    width_multiplier: float = 1.0
+    reduction: bool = True
+    dropout: float | tuple[float, float] | None = None
+    classifier_activation: str | None = "softmax"
+    name: str = "googlenet"
+
+    def __post_init__(self):
+        check_choice("variant", self.variant, VARIANTS)
+        check_choice("stem", self.stem, STEMS)
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("classifier_activation", self.classifier_activation, ACTIVATIONS)
+        if not 0 < self.width_multiplier <= 16:
+            raise ValueError(f"Expected 0 < width_multiplier <= 16; Received: width_multiplier={self.width_multiplier!r}.")
+        set_ = lambda field, value: object.__setattr__(self, field, value)  # noqa: E731 - frozen dataclass
+        set_("classes", _checked_classes(self.row.classes if self.classes is None else self.classes))
+        set_("dropout", _checked_dropout(self.dropout, self.row))
+        set_("widths", _checked_widths(self.widths))
+        set_("input_shape", _checked_input_shape(self))
+        if self.has_aux and self.row.aux_pool != "adaptive" and None in self.input_shape:
+            raise ValueError(
+                f"Expected a fixed height and width: the auxiliary heads of variant {self.variant!r} flatten a pooled "
+                f"map (pass aux=False, or the 'torchvision' variant); Received: input_shape={self.input_shape}."
+            )
+
+    @property
+    def row(self) -> Variant:
+        return VARIANTS[self.variant]
+
+    @property
+    def has_aux(self) -> bool:
+        return self.aux and self.include_top
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the outputs: () without a top, else "main" and, where present, "aux1" and "aux2"."""
+        if not self.include_top:
+            return ()
+        return ("main", *AUX_TAPS) if self.aux else ("main",)
+
+    def scaled(self, channels: int) -> int:
+        """`channels` under the width multiplier; the published numbers stay as they are at 1."""
+        return channels if self.width_multiplier == 1 else round_width(channels * self.width_multiplier)
+
+    def block_widths(self) -> dict[str, Widths]:
+        """Widths of every block: the explicit ones as given, the family's under the width multiplier."""
+        table = {name: Widths(*map(self.scaled, row)) for name, row in self.row.blocks.items()}
+        return {**table, **(self.widths or {})}
+
+    def trunk(self) -> tuple[Row, ...]:
+        """The body of the network in order, from the first convolution to block 5b."""
+        blocks = {name: self._block(name, widths) for name, widths in self.block_widths().items()}
+        return (
+            *self._stem(),
+            *(blocks[b] for b in ("3a", "3b")),
+            MaxPool("pool3", 3),
+            *(blocks[b] for b in ("4a", "4b", "4c", "4d", "4e")),
+            MaxPool("pool4", self.row.pool4_size),
+            *(blocks[b] for b in ("5a", "5b")),
+        )
+
+    def _stem(self) -> tuple[Row, ...]:
+        first, second = self.scaled(64), self.scaled(192)
+        lrn = isinstance(self.row.norm, LRN)
+        norm1 = (ResponseNorm("pool1_norm1"),) if lrn else ()
+        norm2 = (ResponseNorm("conv2_norm2"),) if lrn else ()
+        if self.stem == "small":  # 28-64 px: full resolution up to one pool
+            return (Conv("conv1_3x3", first, 3), *norm1, Conv("conv2_3x3", second, 3), *norm2, MaxPool("pool2", 3))
+        return (
+            Conv("conv1_7x7_s2", first, 7, 2),
+            MaxPool("pool1", 3),
+            *norm1,
+            Conv("conv2_3x3_reduce", first, 1),
+            Conv("conv2_3x3", second, 3),
+            *norm2,
+            MaxPool("pool2", 3),
+        )
+
+    def _block(self, block: str, w: Widths) -> Inception:
+        name = f"inception_{block}"
+        conv1 = Conv(f"{name}_1x1", w.conv1, 1)
+        conv3 = Conv(f"{name}_3x3", w.conv3, 3)
+        conv5 = Conv(f"{name}_5x5", w.conv5, self.row.conv5_kernel)
+        pool = MaxPool(f"{name}_pool", 3, 1)
+        if not self.reduction:  # Figure 2(a), the naive module
+            return Inception(name, ((conv1,), (conv3,), (conv5,), (pool,)))
+        return Inception(
+            name,
+            (
+                (conv1,),
+                (Conv(f"{name}_3x3_reduce", w.reduce3, 1), conv3),
+                (Conv(f"{name}_5x5_reduce", w.reduce5, 1), conv5),
+                (pool, Conv(f"{name}_pool_proj", w.pool, 1)),
+            ),
+        )
+
+    def out_size(self, row: Row, size: int | None) -> int | None:
+        """Height or width after `row`; None stays None. Zero or less: `row` does not fit."""
+        if size is None or isinstance(row, ResponseNorm | Inception) or row.stride == 1:
+            return size
+        if isinstance(row, Conv):  # 7x7/2, padded 3,3 or same: both halve, rounding up
+            return math.ceil(size / row.stride)
+        round_ = {"ceil": math.ceil, "floor": math.floor}
+        if self.row.pool_rounding == "same":
+            return math.ceil(size / row.stride)
+        return round_[self.row.pool_rounding]((size - row.size) / row.stride) + 1
+
+    def aux_grid(self, height: int | None, width: int | None) -> tuple[int, int] | None:
+        """Size of an auxiliary head's map after the 5x5/3 pool; None where the pool is an adaptive 4x4.
+
+        The adaptive pool is the family's own, or stands in where a 5x5 window does not fit the map.
+        """
+        if self.row.aux_pool == "adaptive" or min(height or 0, width or 0) < 5:
+            return None
+        return ((height - 5) // 3 + 1, (width - 5) // 3 + 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them; `Spec(**d)` gives the same spec back."""
+        fields = dataclasses.asdict(self)
+        for key in ("input_shape", "dropout"):
+            fields[key] = list(fields[key])
+        if self.widths is not None:
+            fields["widths"] = {block: list(row) for block, row in self.widths.items()}
+        return fields
+
+
+def check_choice(what: str, value: Any, choices: Iterable[Any], error: type[Exception] = ValueError) -> None:
+    """Raises `error` naming every choice, and the nearest one, unless `value` is among them."""
+    choices = list(choices)
+    if value in choices:
+        return
+    near = difflib.get_close_matches(str(value).lower(), [c for c in choices if isinstance(c, str)], n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise error(f"Expected {what} to be one of {', '.join(map(repr, choices))}; Received: {what}={value!r}.{hint}")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's integers included
+
+
+def _checked_classes(classes: Any) -> int:
+    if not _is_int(classes) or classes < 1:
+        raise ValueError(f"Expected classes to be an integer >= 1; Received: classes={classes!r}.")
+    return int(classes)
+
+
+def _checked_dropout(dropout: Any, row: Variant) -> tuple[float, float]:
+    if dropout is None:
+        dropout = row.dropout
+    pair = tuple(dropout) if isinstance(dropout, tuple | list) else (dropout, row.aux_dropout)
+    if len(pair) != 2 or not all(isinstance(rate, int | float) and 0 <= rate < 1 for rate in pair):
+        raise ValueError(
+            f"Expected dropout to be a rate in [0, 1) or a pair of them (main, auxiliary); Received: dropout={dropout!r}."
+        )
+    return (float(pair[0]), float(pair[1]))
+
+
+def _checked_widths(widths: Any) -> dict[str, Widths] | None:
+    if widths is None:
+        return None
+    if not isinstance(widths, Mapping):
+        raise ValueError(f"Expected widths to map block names to six numbers; Received: widths={widths!r}.")
+    checked = {}
+    for block, row in widths.items():
+        check_choice("block", block, BLOCKS)
+        row = tuple(row) if isinstance(row, Iterable) else (row,)
+        if len(row) != 6 or not all(_is_int(n) and n >= 1 for n in row):
+            raise ValueError(
+                f"Expected widths[{block!r}] to be six integers >= 1 ({', '.join(Widths._fields)}); Received: {row}."
+            )
+        checked[block] = Widths(*map(int, row))
+    return checked or None
+
+
+def _checked_input_shape(spec: Spec) -> tuple[int | None, int | None, int]:
+    shape = tuple(spec.input_shape) if isinstance(spec.input_shape, Iterable) else (spec.input_shape,)
+    sizes_ok = len(shape) == 3 and all(n is None or _is_int(n) and n >= 1 for n in shape)
+    if not sizes_ok or shape[2] is None:
+        raise ValueError(
+            "Expected input_shape to be (height, width, channels), height and width positive or None; "
+            f"Received: input_shape={spec.input_shape!r}."
+        )
+    smallest = smallest_input(spec)
+    if any(n is not None and n < smallest for n in shape[:2]):
+        raise ValueError(
+            f"Expected height and width of at least {smallest} for variant {spec.variant!r} with the {spec.stem!r} stem; "
+            f"Received: input_shape={shape}."
+        )
+    return tuple(None if n is None else int(n) for n in shape)
+
+
+def smallest_input(spec: Spec) -> int:
+    """Smallest height and width (pixels) that leave at least one position after every pool."""
+    size = 1
+    for row in reversed(spec.trunk()):
+        floor = size
+        while spec.out_size(row, size) < floor:
+            size += 1
+    return size
