@@ -1,5 +1,6 @@
 """`build_googlenet`, the `GoogLeNet` model class, and the loss and metrics that its heads share."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -163,6 +164,7 @@ class GoogLeNet(keras.Model):
         validation = kwargs.get("validation_data")
         if isinstance(validation, tuple | list) and len(validation) > 1:
             self._check_labels(validation[1])
+        self._create_training_variables(x, y)
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -217,11 +219,31 @@ class GoogLeNet(keras.Model):
         return {head: Crossentropy(from_logits=from_logits) for head in self.spec.heads}
 
     def _default_metrics(self):
-        top5 = self.spec.classes > 5
-        return {
-            head: [TopKAccuracy(1, name="accuracy"), *([TopKAccuracy(5, name="top5_accuracy")] if top5 else [])]
-            for head in self.spec.heads
-        }
+        # Keras puts the head's name before a metric's only where there are several heads.
+        prefix = "" if self.spec.aux else "main_"
+        ranks = {"accuracy": 1} if self.spec.classes <= 5 else {"accuracy": 1, "top5_accuracy": 5}
+        return {head: [TopKAccuracy(k, name=prefix + name) for name, k in ranks.items()] for head in self.spec.heads}
+
+    def _create_training_variables(self, x, y):
+        """Makes the optimizer's and the losses' variables now, where `fit` would make them in its first trace.
+
+        TensorFlow traces a function again when its first trace made variables: for this network that is half of
+        the time to the first step.
+        """
+        if not self.spec.include_top or self.optimizer is None:
+            return
+        if y is None:  # a tf.data.Dataset says what its labels look like; other iterables do not
+            spec = getattr(x, "element_spec", None)
+            if not isinstance(spec, tuple) or len(spec) < 2:
+                return
+            y = spec[1]
+        example = {head: _one_like(labels) for head, labels in y.items()} if isinstance(y, Mapping) else _one_like(y)
+        uniform = ops.full((1, self.spec.classes), 1 / self.spec.classes)
+        strategy = getattr(self, "distribute_strategy", None)  # of the TensorFlow backend
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            if not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+            self.compute_loss(y=example, y_pred={head: uniform for head in self.spec.heads})
 
     def _check_labels(self, y):
         """Refuses labels of the wrong shape or out of range while they still are arrays."""
@@ -244,6 +266,12 @@ class GoogLeNet(keras.Model):
                     f"Expected labels from 0 to {classes - 1} (classes={classes}); "
                     f"Received: labels from {labels.min()} to {labels.max()}."
                 )
+
+
+def _one_like(labels):
+    """One label of zeros, shaped like an array's or a `tf.TensorSpec`'s."""
+    shape = labels.shape if hasattr(labels, "shape") else np.shape(labels)
+    return np.zeros((1, *shape[1:]))
 
 
 def _network(spec: Spec, inputs):
