@@ -1,0 +1,204 @@
+"""The command line of GoogLeNet for Keras: parses, and makes one call per subcommand."""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import shlex
+import sys
+import typing
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from training.recipe import PRESETS, Recipe, preset
+
+Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
+RunPath = tyro.conf.Positional[Path]
+
+
+@dataclasses.dataclass
+class Train:
+    """Train a network; leave the model, the numbers and a report in a folder."""
+
+    settings: Annotated[Recipe, Fields]
+    recipe: str = "digits"
+    """Where the defaults below come from: digits, fashion, or a .json file."""
+    out: Path | None = None
+    """Folder of the run; none: runs/RECIPE-TIME."""
+    overwrite: bool = False
+    """Replace an earlier run in that folder."""
+
+
+@dataclasses.dataclass
+class Evaluate:
+    """Measure a run's best model on its test split, or another one."""
+
+    run: RunPath
+    """Folder of the run."""
+    split: str | None = None
+    """TFDS split, e.g. test or train[:500]."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclasses.dataclass
+class Predict:
+    """Name the classes of pictures with a run's best model."""
+
+    run: RunPath
+    """Folder of the run."""
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Picture files: JPEG, PNG, GIF, BMP or WebP."""
+    top: int = 5
+    """Classes a picture."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+
+@dataclasses.dataclass
+class Summary:
+    """Print the paper's Table 1 for a network, or draw it."""
+
+    variant: str = "paper"
+    """paper, batchnorm, torchvision, slim, onnx_zoo or inception5h."""
+    input_shape: tuple[int, int, int] = (224, 224, 3)
+    """Height, width and channels."""
+    classes: int | None = None
+    """None: as in the family."""
+    aux: bool = True
+    """With the auxiliary heads."""
+    include_top: bool = True
+    """With the classifiers."""
+    stem: Literal["imagenet", "small"] = "imagenet"
+    """small: for 28-64 px images."""
+    width_multiplier: float = 1.0
+    """Scales every convolution."""
+    reduction: bool = True
+    """--no-reduction: the naive module, side by side with what the 1x1 reductions save."""
+    draw: Path | None = None
+    """Write a drawing to this .svg, .png or .pdf file instead."""
+
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Summary, tyro.conf.subcommand("summary")]
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command. Returns the exit status: 0, 2 after a user's error, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        command = tyro.cli(_with_preset(argv), prog="googlenet", description=__doc__.split(":")[0], args=argv)
+        _prepare_tensorflow()
+        _RUN[type(command)](command, argv)
+    except ValueError as error:
+        print(f"googlenet: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"googlenet: interrupted{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _with_preset(argv: list[str]):
+    """The command type, with the fields of the named recipe as the defaults of `train`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", default="digits")
+    named = parser.parse_known_args(argv)[0].recipe
+    train = tyro.conf.subcommand("train", default=Train(preset(named), recipe=named))
+    return Annotated[Train, train] | typing.Union[typing.get_args(Command)[1:]]
+
+
+def _prepare_tensorflow() -> None:
+    """Imports TensorFlow with oneDNN's kernels on, and without the notes that it and CUDA write at start-up.
+
+    Set TF_CPP_MIN_LOG_LEVEL to see them.
+    """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as devnull:  # some notes come before TensorFlow reads the level
+        os.dup2(devnull.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _train(command: Train, argv: list[str]) -> None:
+    from rich.console import Console
+
+    from training import report
+    from training.train import train
+
+    console = Console()
+    name = Path(command.recipe).stem
+    folder = command.out or Path("runs", f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+    metrics = train(
+        command.settings,
+        folder,
+        overwrite=command.overwrite,
+        command=shlex.join(["googlenet", *argv]),
+        show=lambda epochs, steps: report.ShowProgress(console, epochs, steps),
+    )
+    console.print(report.score_table(metrics))
+    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+
+
+def _evaluate(command: Evaluate, argv: list[str]) -> None:
+    from training.evaluate import evaluate
+
+    result = evaluate(command.run, command.split)
+    if command.json:
+        print(json.dumps(result, indent=2))
+    else:
+        from rich.console import Console
+
+        from training.report import score_table
+
+        Console().print(score_table(result))
+
+
+def _predict(command: Predict, argv: list[str]) -> None:
+    from training.evaluate import classify
+
+    result = classify(command.run, command.images, command.top)
+    if command.json:
+        print(json.dumps(result, indent=2))
+    else:
+        from rich.console import Console
+
+        from training.report import class_table
+
+        for picture, best in result.items():
+            Console().print(class_table(picture, best))
+
+
+def _summary(command: Summary, argv: list[str]) -> None:
+    from inception_v1 import Spec, summary
+
+    fields = {field.name for field in dataclasses.fields(Summary)} - {"draw"}
+    spec = Spec(**{name: getattr(command, name) for name in fields})
+    if command.draw is not None:
+        summary.draw(spec, command.draw)
+    else:
+        from rich.console import Console
+
+        Console(width=None if sys.stdout.isatty() else 200).print(summary.table(spec))
+
+
+_RUN = {Train: _train, Evaluate: _evaluate, Predict: _predict, Summary: _summary}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""What a network looks like: the paper's Table 1 for any spec, and a drawing with the widths to scale."""
+
+import os
+import typing
+from pathlib import Path
+
+from inception_v1.cost import Cost, CostRow, cost
+from inception_v1.spec import AUX_TAPS, Conv, Inception, MaxPool, Spec, Widths
+
+if typing.TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+WIDTH_TITLES = ("1x1", "3x3 red.", "3x3", "5x5 red.", "5x5", "pool proj.")
+PICTURE_SUFFIXES = (".svg", ".png", ".pdf")
+BRANCH_COLOURS = {"1x1": "#4c78a8", "3x3": "#f58518", "5x5": "#54a24b", "pool": "#b279a2"}
+PLAIN, POOL, HEAD = "#9aa5b1", "#d9dee4", "#e45756"
+
+
+def table(spec: Spec) -> "Table":
+    """The paper's Table 1 for `spec`: a row per layer, block and head, with widths, parameters and multiply-accumulates.
+
+    A spec with `reduction=False` gets two more columns: the same row with 1x1 reductions.
+
+    Raises:
+        ValueError: height or width of the input is None.
+    """
+    import dataclasses
+
+    from rich.table import Table
+
+    counted = cost(spec)
+    reduced = None if spec.reduction else cost(dataclasses.replace(spec, reduction=True))
+    result = Table(title=_title(spec), title_justify="left", header_style="bold")
+    for title in ("row", "kernel", "output", *WIDTH_TITLES, "parameters", "MACs"):
+        result.add_column(title, justify="left" if title == "row" else "right", no_wrap=True)
+    if reduced:
+        result.add_column("parameters\nwith reductions", justify="right")
+        result.add_column("MACs\nwith reductions", justify="right")
+    for index, row in enumerate(counted.rows):
+        result.add_row(*_cells(spec, row), *(_counts(reduced.rows[index]) if reduced else ()))
+    result.add_section()
+    result.add_row("total", *[""] * 8, *_totals(counted), *(_totals(reduced) if reduced else ()), style="bold")
+    if spec.has_aux:
+        main, main_reduced = counted.without_aux(), reduced and reduced.without_aux()
+        result.add_row("at inference", *[""] * 8, *_totals(main), *(_totals(main_reduced) if main_reduced else ()))
+    if reduced:
+        more = f"without 1x1 reductions: {counted.params / reduced.params:.1f}x the parameters"
+        result.caption = f"{more}, {counted.macs / reduced.macs:.1f}x the multiply-accumulates"
+    return result
+
+
+def _title(spec: Spec) -> str:
+    height, width, channels = spec.input_shape
+    scale = "" if spec.width_multiplier == 1 else f", width x{spec.width_multiplier:g}"
+    return f"{spec.variant} ({spec.row.source}), input {height}x{width}x{channels}, {spec.stem} stem{scale}"
+
+
+def _cells(spec: Spec, row: CostRow) -> tuple[str, ...]:
+    widths = [str(n) for n in row.widths] if row.widths else [""] * 6
+    if row.widths and not spec.reduction:
+        widths = ["" if field in ("reduce3", "reduce5", "pool") else n for field, n in zip(Widths._fields, widths)]
+    return (row.name, row.kernel, "x".join(map(str, row.output)), *widths, *_counts(row))
+
+
+def _counts(row: CostRow) -> tuple[str, str]:
+    params = row.params + row.state
+    return (f"{params:,}" if params else "", f"{row.macs:,}" if row.macs else "")
+
+
+def _totals(counted: Cost) -> tuple[str, str]:
+    return (f"{counted.params:,}", f"{counted.macs:,}")
+
+
+def draw(spec: Spec, path: str | os.PathLike) -> None:
+    """Draws `spec` from left to right, every bar as tall as its layer has channels, the heads on their taps.
+
+    Args:
+        spec: the network; its height and width must be fixed.
+        path: file to write, ending in .svg, .png or .pdf.
+
+    Raises:
+        ValueError: another ending, a folder that does not exist, or an input of unknown size.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise ValueError(f"Expected a file ending in {', '.join(PICTURE_SUFFIXES)}; Received: {str(path)!r}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"Expected a file in an existing folder; Received: {str(path)!r}.")
+    figure = _drawing(spec)
+    part = path.with_name(f".{path.name}.part")
+    figure.savefig(part, format=path.suffix[1:].lower(), dpi=150)
+    os.replace(part, path)
+
+
+def _drawing(spec: Spec) -> "Figure":
+    from matplotlib.figure import Figure
+
+    counted = {row.name: row for row in cost(spec).rows}
+    tallest = max(row.output[2] for row in counted.values() if row.kind not in ("main head", "auxiliary head"))
+    unit = 1000 / tallest  # the tallest bar is 1000 high
+    figure = Figure(figsize=(17, 5.6), layout="constrained")
+    axes = figure.add_subplot()
+    x, resolution, taps = 0.0, None, {}
+    for row in spec.trunk():
+        output = counted[row.name].output
+        if output[:2] != resolution and isinstance(row, Conv | MaxPool):
+            resolution = output[:2]
+            axes.text(x, -40, f"{output[0]}x{output[1]}", fontsize=8, color="#555555", va="top")
+        x = _draw_row(axes, row, x, output[2], unit)
+        taps[row.name] = x
+    for head, block in AUX_TAPS.items():
+        if head in spec.heads:
+            _draw_head(axes, head, taps[f"inception_{block}"], -150)
+    if "main" in spec.heads:
+        axes.annotate("", (x + 40, 500), (x, 500), arrowprops={"arrowstyle": "->", "color": HEAD})
+        axes.text(x + 46, 500, f"main\n{spec.classes}", fontsize=9, color=HEAD, va="center")
+    axes.set_xlim(-20, x + 130)
+    axes.set_ylim(-330, 1120)
+    axes.set_title(f"{_title(spec)}: bar height = channels", fontsize=10, loc="left")
+    axes.set_axis_off()
+    _legend(axes)
+    return figure
+
+
+def _draw_row(axes: "Axes", row, x: float, channels: int, unit: float) -> float:
+    """Draws one row from `x`; returns where the next one begins."""
+    if isinstance(row, Inception):
+        axes.text(x + 47, channels * unit + 14, row.name.removeprefix("inception_"), fontsize=9, ha="center", weight="bold")
+        low_inner, low_outer = 0.0, 0.0
+        for branch, colour in zip(row.branches, BRANCH_COLOURS.values(), strict=True):
+            convs = [step for step in branch if isinstance(step, Conv)]
+            for conv in convs[:-1]:  # a reduction, on the left
+                low_inner = _bar(axes, x, low_inner, conv.filters, unit, colour, 0.55)
+            outer = convs[-1].filters if convs else channels - int(round(low_outer / unit))  # a bare pool keeps its input
+            low_outer = _bar(axes, x + 32, low_outer, outer, unit, colour, 1.0)
+        return x + 76
+    colour, width = {Conv: (PLAIN, 30), MaxPool: (POOL, 12)}.get(type(row), ("#c9a227", 8))
+    axes.bar(x, channels * unit, width, align="edge", color=colour, edgecolor="white", linewidth=0.5)
+    if isinstance(row, Conv):
+        name = f"{row.kernel}x{row.kernel}" + (f"/{row.stride}" if row.stride > 1 else "")
+        axes.text(x + 15, channels * unit + 14, f"{name}\n{channels}", fontsize=7, ha="center")
+    return x + width + 8
+
+
+def _bar(axes: "Axes", x: float, low: float, channels: int, unit: float, colour: str, alpha: float) -> float:
+    axes.bar(x, channels * unit, 30, bottom=low, align="edge", color=colour, alpha=alpha, edgecolor="white", linewidth=0.5)
+    if channels * unit > 26:
+        axes.text(x + 15, low + channels * unit / 2, str(channels), fontsize=6, ha="center", va="center")
+    return low + channels * unit
+
+
+def _draw_head(axes: "Axes", head: str, x: float, y: float) -> None:
+    axes.annotate("", (x + 20, y), (x - 26, 0), arrowprops={"arrowstyle": "->", "color": HEAD})
+    axes.text(x + 24, y - 10, f"{head}: pool, 1x1 conv,\ndense, classifier (loss x0.3)", fontsize=8, color=HEAD, va="top")
+
+
+def _legend(axes: "Axes") -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=f"{name} branch") for name, colour in BRANCH_COLOURS.items()]
+    handles += [Patch(color=PLAIN, label="convolution"), Patch(color=POOL, label="max pool")]
+    handles += [Patch(color="#c9a227", label="LRN"), Patch(color=BRANCH_COLOURS["3x3"], alpha=0.55, label="1x1 reduction (paler)")]
+    axes.legend(handles=handles, loc="upper left", fontsize=8, frameon=False, ncols=2)

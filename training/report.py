@@ -1,0 +1,179 @@
+"""The pictures a run leaves behind, and the progress it shows while it lasts."""
+
+import csv
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from training.evaluate import Predictions
+
+HEAD_COLOURS = {"main": "#e45756", "aux1": "#4c78a8", "aux2": "#54a24b"}
+
+
+def write(folder: Path, history: Path, predictions: Predictions, images: np.ndarray, classes: Sequence[str]) -> None:
+    """Writes `curves.png`, `confusion.png` and `mistakes.png`.
+
+    Args:
+        folder: where they go; made if absent.
+        history: the run's `history.csv`.
+        predictions: of the test split.
+        images: uint8 `(images, height, width, channels)` of the test split, in the order of `predictions`.
+        classes: names in label order.
+    """
+    folder.mkdir(exist_ok=True)
+    _save(curves(read_history(history)), folder / "curves.png")
+    _save(confusion(predictions, classes), folder / "confusion.png")
+    _save(mistakes(predictions, images, classes), folder / "mistakes.png")
+
+
+def read_history(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a `history.csv`. A network with one head logs its loss as "loss" alone: it is "main_loss" here."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    history = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    for prefix in ("", "val_"):
+        history.setdefault(f"{prefix}main_loss", history[f"{prefix}loss"])
+    return history
+
+
+def curves(history: dict[str, np.ndarray]) -> Figure:
+    """Loss and accuracy of each head over the epochs: training dashed, validation solid."""
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for head, colour in HEAD_COLOURS.items():
+            for prefix, style, name in (("", "--", "training"), ("val_", "-", "validation")):
+                values = history.get(f"{prefix}{head}_{kind}")
+                if values is not None:
+                    axes.plot(history["epoch"] + 1, values, style, color=colour, label=f"{head} {name}")
+        axes.set_title(kind)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.axes[0].set_yscale("log")
+    return figure
+
+
+def confusion(predictions: Predictions, classes: Sequence[str]) -> Figure:
+    """Counts of predicted against true classes of the main head, coloured by share of the true class."""
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (predictions.labels, predictions.by_head["main"].argmax(axis=1)), 1)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(3 + 0.45 * len(classes), 5, 16))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if len(classes) <= 50:
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= 25:
+        for row, column in zip(*counts.nonzero(), strict=True):
+            shade = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=shade)
+    right = counts.trace()
+    axes.set_title(f"{right:,} of {counts.sum():,} right ({right / counts.sum():.2%})")
+    return figure
+
+
+def mistakes(predictions: Predictions, images: np.ndarray, classes: Sequence[str], most: int = 24) -> Figure:
+    """The images whose own class got the least probability; those predicted wrong are framed in red."""
+    probabilities, labels = predictions.by_head["main"], predictions.labels
+    own = probabilities[np.arange(len(labels)), labels]
+    predicted = probabilities.argmax(axis=1)
+    worst = np.argsort(own, kind="stable")[:most]
+    rows = -(-len(worst) // 8)
+    figure = Figure(figsize=(14, 2.2 * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, 8, squeeze=False).flat
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, index in zip(figure.axes, worst, strict=False):
+        picture = images[index]
+        axes.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+        wrong = predicted[index] != labels[index]
+        axes.set_title(
+            f"{classes[labels[index]]} {own[index]:.1%}"
+            + (f"\nseen as {classes[predicted[index]]} {probabilities[index].max():.1%}" if wrong else ""),
+            fontsize=8,
+            color="#c0392b" if wrong else "black",
+        )
+        if wrong:
+            axes.set_axis_on()
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for spine in axes.spines.values():
+                spine.set(color="#c0392b", linewidth=2)
+    count = int((predicted != labels).sum())
+    figure.suptitle(f"{count} of {len(labels):,} wrong; least probable first, wrong ones in red", fontsize=10)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    part = path.with_name(f".{path.name}.part")
+    figure.savefig(part, format="png", dpi=110)
+    os.replace(part, path)
+
+
+def score_table(result: dict[str, Any]) -> Table:
+    """Top-1, top-5 and loss of each head, from what `evaluate` returns or `metrics.json` holds."""
+    table = Table(title=f"{result['images']:,} images of {result.get('split') or result['splits']['test']}")
+    for title in ("head", "top-1", "top-5", "loss"):
+        table.add_column(title, justify="left" if title == "head" else "right")
+    for head, scores in result["heads"].items():
+        table.add_row(head, f"{scores['top1']:.2%}", f"{scores['top5']:.2%}", f"{scores['loss']:.4f}")
+    return table
+
+
+def class_table(picture: str, best: Sequence[tuple[str, float]]) -> Table:
+    """The best classes of one picture with their probabilities."""
+    table = Table(title=picture)
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    for name, probability in best:
+        table.add_row(name, f"{probability:.2%}")
+    return table
+
+
+class ShowProgress(keras.callbacks.Callback):
+    """A bar over the steps of the run with one line per finished epoch.
+
+    Args:
+        console: where to write; on anything but a terminal the lines alone appear.
+        epochs: of the run.
+        steps: in an epoch.
+    """
+
+    def __init__(self, console: Console, epochs: int, steps: int):
+        super().__init__()
+        self._epochs, self._steps = epochs, steps
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._console = console
+
+    def on_train_begin(self, logs=None):
+        self._progress.start()
+        self._task = self._progress.add_task("tracing the first step", total=self._epochs * self._steps)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._progress.update(self._task, advance=1, description=f"loss {logs['loss']:.4f}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        shown = {"loss": "loss", "main_accuracy": "top-1", "val_loss": "val loss", "val_main_accuracy": "val top-1"}
+        parts = [f"{title} {logs[key]:.4f}" for key, title in shown.items() if key in logs]
+        seconds = time.monotonic() - self._began
+        self._console.print(f"epoch {epoch + 1:3d}/{self._epochs}  {'  '.join(parts)}  {seconds:.1f} s", highlight=False, soft_wrap=True)
+
+    def on_train_end(self, logs=None):
+        self._progress.stop()
