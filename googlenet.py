@@ -7,13 +7,12 @@ import json
 import os
 import shlex
 import sys
-import typing
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from training.recipe import PRESETS, Recipe, preset
+from training.recipe import Recipe, preset
 
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
 RunPath = tyro.conf.Positional[Path]
@@ -82,9 +81,8 @@ class Summary:
     """Write a drawing to this .svg, .png or .pdf file instead."""
 
 
-Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+Other = (
+    Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
 )
@@ -112,7 +110,7 @@ def _with_preset(argv: list[str]):
     parser.add_argument("--recipe", default="digits")
     named = parser.parse_known_args(argv)[0].recipe
     train = tyro.conf.subcommand("train", default=Train(preset(named), recipe=named))
-    return Annotated[Train, train] | typing.Union[typing.get_args(Command)[1:]]
+    return Annotated[Train, train] | Other
 
 
 def _prepare_tensorflow() -> None:

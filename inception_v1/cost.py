@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates of a network, row by row, without building it."""
 
 import dataclasses
+import typing
 from typing import NamedTuple
 
 from inception_v1.spec import (
@@ -17,6 +18,8 @@ from inception_v1.spec import (
     Spec,
     Widths,
 )
+
+Shape = tuple[int, int, int]  # height, width, channels
 
 
 class CostRow(NamedTuple):
@@ -36,7 +39,7 @@ class CostRow(NamedTuple):
     name: str
     kind: str
     kernel: str
-    output: tuple[int, int, int]
+    output: Shape
     widths: Widths | None
     params: int
     state: int
@@ -95,21 +98,21 @@ def cost(spec: Spec) -> Cost:
     height, width, channels = spec.input_shape
     if height is None or width is None:
         raise ValueError(f"Expected a fixed height and width to count; Received: input_shape={spec.input_shape}.")
+    shape: Shape = (height, width, channels)
     rows, outputs = [], {}
     for row in spec.trunk():
-        before = (height, width, channels)
-        (height, width, channels), count = _through(spec, row, before)
-        outputs[row.name] = (height, width, channels)
-        rows.append(_labelled(spec, row, outputs[row.name], count))
+        shape, count = _through(spec, row, shape)
+        outputs[row.name] = shape
+        rows.append(_labelled(spec, row, shape, count))
     if spec.has_aux:
         rows += [_aux_head(spec, head, outputs[f"inception_{block}"]) for head, block in AUX_TAPS.items()]
     if spec.include_top:
-        count = _dense(channels, spec.classes)
+        count = _dense(shape[2], spec.classes)
         rows.append(CostRow("main", "main head", "", (1, 1, spec.classes), None, *count))
     return Cost(tuple(rows))
 
 
-def _through(spec: Spec, row: Row, shape):
+def _through(spec: Spec, row: Row, shape: Shape) -> tuple[Shape, _Count]:
     """Shape after `row`, and what it costs."""
     height, width, channels = shape
     if isinstance(row, ResponseNorm):
@@ -123,7 +126,7 @@ def _through(spec: Spec, row: Row, shape):
                 total += count
             joined += end[2]
         return (height, width, joined), total
-    height, width = spec.out_size(row, height), spec.out_size(row, width)
+    height, width = (typing.cast(int, spec.out_size(row, size)) for size in (height, width))
     if isinstance(row, MaxPool):
         return (height, width, channels), _Count()
     return (height, width, row.filters), _conv(spec, row, channels, height * width)
@@ -142,7 +145,7 @@ def _dense(inputs: int, outputs: int) -> _Count:
     return _Count(inputs * outputs + outputs, 0, inputs * outputs)
 
 
-def _aux_head(spec: Spec, head: str, shape) -> CostRow:
+def _aux_head(spec: Spec, head: str, shape: Shape) -> CostRow:
     height, width, channels = shape
     grid = spec.aux_grid(height, width) or (AUX_GRID, AUX_GRID)
     conv, dense = spec.scaled(AUX_CONV), spec.scaled(AUX_DENSE)
@@ -154,7 +157,7 @@ def _aux_head(spec: Spec, head: str, shape) -> CostRow:
     return CostRow(head, "auxiliary head", "", (1, 1, spec.classes), None, *count)
 
 
-def _labelled(spec: Spec, row: Row, output, count: _Count) -> CostRow:
+def _labelled(spec: Spec, row: Row, output: Shape, count: _Count) -> CostRow:
     match row:
         case Conv():
             kind, kernel = "convolution", f"{row.kernel}x{row.kernel}/{row.stride}"

@@ -205,10 +205,14 @@ class GoogLeNet(keras.Model):
         if value is None:
             return default
         if isinstance(value, list | tuple):
-            raise ValueError(f"Expected {what} to be a dict by head {list(heads)}, not a list; Received: {what}={value!r}.")
+            raise ValueError(
+                f"Expected {what} to be a dict by head {list(heads)}, not a list; Received: {what}={value!r}."
+            )
         if isinstance(value, Mapping):
             if unknown := sorted(set(value) - set(heads)):
-                raise ValueError(f"Expected the keys of {what} to be among the heads {list(heads)}; Received: {unknown}.")
+                raise ValueError(
+                    f"Expected the keys of {what} to be among the heads {list(heads)}; Received: {unknown}."
+                )
             return dict(value)
         if what == "loss" or isinstance(value, str):
             return {head: value for head in heads}
@@ -261,7 +265,7 @@ class GoogLeNet(keras.Model):
                     f"Expected labels of shape (batch,), (batch, 1) or one-hot (batch, {classes}); "
                     f"Received: shape {labels.shape}."
                 )
-            if labels.size and not (0 <= labels.min() and labels.max() < classes):
+            if labels.size and not (labels.min() >= 0 and labels.max() < classes):
                 raise ValueError(
                     f"Expected labels from 0 to {classes - 1} (classes={classes}); "
                     f"Received: labels from {labels.min()} to {labels.max()}."
@@ -312,7 +316,7 @@ def _conv(spec: Spec, row: Conv, x):
     if row.stride > 1 and spec.row.conv1_padding == "explicit":
         x = layers.ZeroPadding2D(row.kernel // 2, data_format="channels_last", name=f"{row.name}_pad")(x)
         padding = "valid"
-    batchnorm = isinstance(spec.row.norm, BatchNorm)
+    norm = spec.row.norm
     x = layers.Conv2D(
         row.filters,
         row.kernel,
@@ -320,15 +324,16 @@ def _conv(spec: Spec, row: Conv, x):
         padding=padding,
         data_format="channels_last",
         use_bias=spec.row.conv_bias,
-        activation=None if batchnorm else "relu",
+        activation=None if isinstance(norm, BatchNorm) else "relu",
         kernel_initializer=_xavier(),
         bias_initializer=_bias(spec),
         name=row.name,
     )(x)
-    if not batchnorm:
+    if not isinstance(norm, BatchNorm):
         return x
-    momentum, scale, epsilon = spec.row.norm
-    x = layers.BatchNormalization(momentum=momentum, epsilon=epsilon, scale=scale, name=f"{row.name}_bn")(x)
+    x = layers.BatchNormalization(
+        momentum=norm.momentum, epsilon=norm.epsilon, scale=norm.scale, name=f"{row.name}_bn"
+    )(x)
     return layers.ReLU(name=f"{row.name}_relu")(x)
 
 

@@ -47,7 +47,9 @@ def normalize(images: Any, pixels: str) -> Any:
     if channels == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
     elif channels != 3:
-        raise ValueError(f"Expected images of 1 or 3 channels for pixels={pixels!r}; Received: shape {tuple(images.shape)}.")
+        raise ValueError(
+            f"Expected images of 1 or 3 channels for pixels={pixels!r}; Received: shape {tuple(images.shape)}."
+        )
     images, mean, std = _as_float32(images, mean, std)
     return (images - mean) / std
 
@@ -114,4 +116,4 @@ def class_list(name: str, classes: int) -> tuple[tuple[str, str], ...]:
 def _imagenet() -> tuple[tuple[str, str], ...]:
     """The 1000 classes of ILSVRC 2012 in the order of their WordNet ids."""
     lines = resources.files("inception_v1").joinpath("imagenet_classes.txt").read_text("utf-8").splitlines()
-    return tuple(tuple(line.split(" ", 1)) for line in lines)
+    return tuple((line[:9], line[10:]) for line in lines)  # "n01440764 tench"

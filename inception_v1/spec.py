@@ -7,6 +7,7 @@ into Keras layers and `cost.py` into counts; neither knows a family by name.
 import dataclasses
 import difflib
 import math
+import typing
 from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -210,7 +211,7 @@ class Spec:
 
     variant: str = "paper"
     input_shape: tuple[int | None, int | None, int] = (224, 224, 3)
-    classes: int | None = None
+    classes: int = None  # type: ignore[assignment]  # completed on the way in
     aux: bool = True
     include_top: bool = True
     pooling: str | None = None
@@ -218,7 +219,7 @@ class Spec:
     widths: Mapping[str, Widths] | None = None
     width_multiplier: float = 1.0
     reduction: bool = True
-    dropout: float | tuple[float, float] | None = None
+    dropout: tuple[float, float] = None  # type: ignore[assignment]  # likewise; takes one number too
     classifier_activation: str | None = "softmax"
     name: str = "googlenet"
 
@@ -228,17 +229,21 @@ class Spec:
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("classifier_activation", self.classifier_activation, ACTIVATIONS)
         if not 0 < self.width_multiplier <= 16:
-            raise ValueError(f"Expected 0 < width_multiplier <= 16; Received: width_multiplier={self.width_multiplier!r}.")
-        set_ = lambda field, value: object.__setattr__(self, field, value)  # noqa: E731 - frozen dataclass
-        set_("classes", _checked_classes(self.row.classes if self.classes is None else self.classes))
-        set_("dropout", _checked_dropout(self.dropout, self.row))
-        set_("widths", _checked_widths(self.widths))
-        set_("input_shape", _checked_input_shape(self))
+            raise ValueError(
+                f"Expected 0 < width_multiplier <= 16; Received: width_multiplier={self.width_multiplier!r}."
+            )
+        self._set("classes", _checked_classes(self.row.classes if self.classes is None else self.classes))
+        self._set("dropout", _checked_dropout(self.dropout, self.row))
+        self._set("widths", _checked_widths(self.widths))
+        self._set("input_shape", _checked_input_shape(self))
         if self.has_aux and self.row.aux_pool != "adaptive" and None in self.input_shape:
             raise ValueError(
                 f"Expected a fixed height and width: the auxiliary heads of variant {self.variant!r} flatten a pooled "
                 f"map (pass aux=False, or the 'torchvision' variant); Received: input_shape={self.input_shape}."
             )
+
+    def _set(self, field: str, value: Any) -> None:
+        object.__setattr__(self, field, value)  # the dataclass is frozen once this is over
 
     @property
     def row(self) -> Variant:
@@ -327,7 +332,7 @@ class Spec:
 
         The adaptive pool is the family's own, or stands in where a 5x5 window does not fit the map.
         """
-        if self.row.aux_pool == "adaptive" or min(height or 0, width or 0) < 5:
+        if self.row.aux_pool == "adaptive" or height is None or width is None or min(height, width) < 5:
             return None
         return ((height - 5) // 3 + 1, (width - 5) // 3 + 1)
 
@@ -367,7 +372,8 @@ def _checked_dropout(dropout: Any, row: Variant) -> tuple[float, float]:
     pair = tuple(dropout) if isinstance(dropout, tuple | list) else (dropout, row.aux_dropout)
     if len(pair) != 2 or not all(isinstance(rate, int | float) and 0 <= rate < 1 for rate in pair):
         raise ValueError(
-            f"Expected dropout to be a rate in [0, 1) or a pair of them (main, auxiliary); Received: dropout={dropout!r}."
+            "Expected dropout to be a rate in [0, 1) or a pair of them (main, auxiliary); "
+            f"Received: dropout={dropout!r}."
         )
     return (float(pair[0]), float(pair[1]))
 
@@ -391,7 +397,7 @@ def _checked_widths(widths: Any) -> dict[str, Widths] | None:
 
 def _checked_input_shape(spec: Spec) -> tuple[int | None, int | None, int]:
     shape = tuple(spec.input_shape) if isinstance(spec.input_shape, Iterable) else (spec.input_shape,)
-    sizes_ok = len(shape) == 3 and all(n is None or _is_int(n) and n >= 1 for n in shape)
+    sizes_ok = len(shape) == 3 and all(n is None or (_is_int(n) and n >= 1) for n in shape)
     if not sizes_ok or shape[2] is None:
         raise ValueError(
             "Expected input_shape to be (height, width, channels), height and width positive or None; "
@@ -400,17 +406,18 @@ def _checked_input_shape(spec: Spec) -> tuple[int | None, int | None, int]:
     smallest = smallest_input(spec)
     if any(n is not None and n < smallest for n in shape[:2]):
         raise ValueError(
-            f"Expected height and width of at least {smallest} for variant {spec.variant!r} with the {spec.stem!r} stem; "
-            f"Received: input_shape={shape}."
+            f"Expected height and width of at least {smallest} for variant {spec.variant!r} "
+            f"with the {spec.stem!r} stem; Received: input_shape={shape}."
         )
-    return tuple(None if n is None else int(n) for n in shape)
+    height, width, channels = (None if n is None else int(n) for n in shape)
+    return (height, width, typing.cast(int, channels))
 
 
 def smallest_input(spec: Spec) -> int:
     """Smallest height and width (pixels) that leave at least one position after every pool."""
     size = 1
     for row in reversed(spec.trunk()):
-        floor = size
-        while spec.out_size(row, size) < floor:
+        wanted = size
+        while typing.cast(int, spec.out_size(row, size)) < wanted:
             size += 1
     return size

@@ -19,7 +19,7 @@ PLAIN, POOL, HEAD = "#9aa5b1", "#d9dee4", "#e45756"
 
 
 def table(spec: Spec) -> "Table":
-    """The paper's Table 1 for `spec`: a row per layer, block and head, with widths, parameters and multiply-accumulates.
+    """The paper's Table 1 for `spec`: widths, parameters and multiply-accumulates per layer, block and head.
 
     A spec with `reduction=False` gets two more columns: the same row with 1x1 reductions.
 
@@ -127,13 +127,16 @@ def _drawing(spec: Spec) -> "Figure":
 def _draw_row(axes: "Axes", row, x: float, channels: int, unit: float) -> float:
     """Draws one row from `x`; returns where the next one begins."""
     if isinstance(row, Inception):
-        axes.text(x + 47, channels * unit + 14, row.name.removeprefix("inception_"), fontsize=9, ha="center", weight="bold")
+        axes.text(
+            x + 47, channels * unit + 14, row.name.removeprefix("inception_"), fontsize=9, ha="center", weight="bold"
+        )
         low_inner, low_outer = 0.0, 0.0
         for branch, colour in zip(row.branches, BRANCH_COLOURS.values(), strict=True):
             convs = [step for step in branch if isinstance(step, Conv)]
             for conv in convs[:-1]:  # a reduction, on the left
                 low_inner = _bar(axes, x, low_inner, conv.filters, unit, colour, 0.55)
-            outer = convs[-1].filters if convs else channels - int(round(low_outer / unit))  # a bare pool keeps its input
+            # A pool without projection hands on what came in: the rest of the channels.
+            outer = convs[-1].filters if convs else channels - round(low_outer / unit)
             low_outer = _bar(axes, x + 32, low_outer, outer, unit, colour, 1.0)
         return x + 76
     colour, width = {Conv: (PLAIN, 30), MaxPool: (POOL, 12)}.get(type(row), ("#c9a227", 8))
@@ -145,7 +148,9 @@ def _draw_row(axes: "Axes", row, x: float, channels: int, unit: float) -> float:
 
 
 def _bar(axes: "Axes", x: float, low: float, channels: int, unit: float, colour: str, alpha: float) -> float:
-    axes.bar(x, channels * unit, 30, bottom=low, align="edge", color=colour, alpha=alpha, edgecolor="white", linewidth=0.5)
+    axes.bar(
+        x, channels * unit, 30, bottom=low, align="edge", color=colour, alpha=alpha, edgecolor="white", linewidth=0.5
+    )
     if channels * unit > 26:
         axes.text(x + 15, low + channels * unit / 2, str(channels), fontsize=6, ha="center", va="center")
     return low + channels * unit
@@ -153,7 +158,9 @@ def _bar(axes: "Axes", x: float, low: float, channels: int, unit: float, colour:
 
 def _draw_head(axes: "Axes", head: str, x: float, y: float) -> None:
     axes.annotate("", (x + 20, y), (x - 26, 0), arrowprops={"arrowstyle": "->", "color": HEAD})
-    axes.text(x + 24, y - 10, f"{head}: pool, 1x1 conv,\ndense, classifier (loss x0.3)", fontsize=8, color=HEAD, va="top")
+    axes.text(
+        x + 24, y - 10, f"{head}: pool, 1x1 conv,\ndense, classifier (loss x0.3)", fontsize=8, color=HEAD, va="top"
+    )
 
 
 def _legend(axes: "Axes") -> None:
@@ -161,5 +168,8 @@ def _legend(axes: "Axes") -> None:
 
     handles = [Patch(color=colour, label=f"{name} branch") for name, colour in BRANCH_COLOURS.items()]
     handles += [Patch(color=PLAIN, label="convolution"), Patch(color=POOL, label="max pool")]
-    handles += [Patch(color="#c9a227", label="LRN"), Patch(color=BRANCH_COLOURS["3x3"], alpha=0.55, label="1x1 reduction (paler)")]
+    handles += [
+        Patch(color="#c9a227", label="LRN"),
+        Patch(color=BRANCH_COLOURS["3x3"], alpha=0.55, label="1x1 reduction (paler)"),
+    ]
     axes.legend(handles=handles, loc="upper left", fontsize=8, frameon=False, ncols=2)

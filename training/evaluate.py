@@ -75,7 +75,9 @@ def evaluate(folder: str | os.PathLike, split: str | None = None) -> dict[str, t
         recipe = dataclasses.replace(recipe, test_split=split)
     builder, splits = sources.load(recipe)
     if sources.class_names(builder) != run.classes():
-        raise ValueError(f"Expected the classes that {str(folder)!r} was trained on; Received: others from {recipe.source!r}.")
+        raise ValueError(
+            f"Expected the classes that {str(folder)!r} was trained on; Received: others from {recipe.source!r}."
+        )
     predictions = predict(model, pipeline.batches(builder, splits.test, recipe, training=False))
     return {"split": splits.test, "images": len(predictions.labels), "heads": score(predictions)}
 

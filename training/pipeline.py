@@ -50,7 +50,7 @@ def image_channels(builder: tfds.core.DatasetBuilder) -> int:
 
 
 def decode(encoded: tf.Tensor, size: int, channels: int) -> tf.Tensor:
-    """Decodes a JPEG, PNG, GIF (first frame), BMP or WebP picture and resizes it, the aspect ratio kept by a centre crop.
+    """Decodes a JPEG, PNG, GIF (first frame), BMP or WebP picture and resizes its centre square.
 
     Args:
         encoded: scalar string.

@@ -131,7 +131,8 @@ def preset(name: str) -> Recipe:
     near = difflib.get_close_matches(name, PRESETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"Expected recipe to be one of {', '.join(map(repr, PRESETS))} or a .json file; Received: recipe={name!r}.{hint}"
+        f"Expected recipe to be one of {', '.join(map(repr, PRESETS))} or a .json file; "
+        f"Received: recipe={name!r}.{hint}"
     )
 
 

@@ -173,7 +173,9 @@ class ShowProgress(keras.callbacks.Callback):
         shown = {"loss": "loss", "main_accuracy": "top-1", "val_loss": "val loss", "val_main_accuracy": "val top-1"}
         parts = [f"{title} {logs[key]:.4f}" for key, title in shown.items() if key in logs]
         seconds = time.monotonic() - self._began
-        self._console.print(f"epoch {epoch + 1:3d}/{self._epochs}  {'  '.join(parts)}  {seconds:.1f} s", highlight=False, soft_wrap=True)
+        self._console.print(
+            f"epoch {epoch + 1:3d}/{self._epochs}  {'  '.join(parts)}  {seconds:.1f} s", highlight=False, soft_wrap=True
+        )
 
     def on_train_end(self, logs=None):
         self._progress.stop()

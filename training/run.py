@@ -31,7 +31,7 @@ class RunFolder:
         return self.path / name
 
     def check_free(self, overwrite: bool) -> None:
-        """Raises ValueError where a new run may not go: a folder in use, a file, or (to overwrite) not a run's folder."""
+        """Raises ValueError where a new run may not go: a folder in use, a file, or not a run's to overwrite."""
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -41,7 +41,8 @@ class RunFolder:
                 raise ValueError(f"Expected a new folder (or --overwrite); Received: {str(self.path)!r}, which exists.")
             if not (self / RECIPE).is_file():
                 raise ValueError(
-                    f"Expected to overwrite a run; Received: {str(self.path)!r}, which holds no {RECIPE} and is left alone."
+                    f"Expected to overwrite a run; Received: {str(self.path)!r}, "
+                    f"which holds no {RECIPE} and is left alone."
                 )
 
     def create(self, recipe: Recipe, spec: Spec, classes: list[str]) -> None:
@@ -72,7 +73,9 @@ class RunFolder:
         """The best model, not compiled. Raises ValueError where no epoch has finished yet."""
         self._check_is_run()
         if not (self / BEST).is_file():
-            raise ValueError(f"Expected a run with a trained model; Received: {str(self.path)!r}, which has no {BEST} yet.")
+            raise ValueError(
+                f"Expected a run with a trained model; Received: {str(self.path)!r}, which has no {BEST} yet."
+            )
         return keras.saving.load_model(self / BEST, compile=False)
 
     def _check_is_run(self) -> None:

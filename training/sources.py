@@ -17,6 +17,18 @@ from training.recipe import Recipe
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 FASHION_MNIST_FILES = Path("/usr/share/datasets/fashion-mnist")  # Debian's dataset-fashion-mnist
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 VALIDATION_NAMES = ("validation", "val", "valid")
 
 
@@ -55,13 +67,12 @@ class FashionMnistFiles(tfds.core.GeneratorBasedBuilder):
     """Fashion-MNIST from its four IDX files: 60,000 training and 10,000 test images of 28x28 pixels."""
 
     VERSION = tfds.core.Version("1.0.0")
-    NAMES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.__doc__,
-            features=_image_and_label((28, 28, 1), self.NAMES),
+            features=_image_and_label((28, 28, 1), FASHION_CLASSES),
             supervised_keys=("image", "label"),
             homepage="https://github.com/zalandoresearch/fashion-mnist",
         )
@@ -154,7 +165,9 @@ def load(recipe: Recipe) -> tuple[tfds.core.DatasetBuilder, Splits]:
     builder = _builder(recipe.source, recipe.data_dir)
     features = builder.info.features
     if not {"image", "label"} <= set(features) or not isinstance(features["label"], tfds.features.ClassLabel):
-        raise ValueError(f"Expected a dataset of images with one class label; Received: {recipe.source!r} with {features}.")
+        raise ValueError(
+            f"Expected a dataset of images with one class label; Received: {recipe.source!r} with {features}."
+        )
     builder.download_and_prepare()
     splits = _choose_splits(builder, recipe)
     for field in dataclasses.fields(splits):

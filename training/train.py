@@ -70,7 +70,9 @@ def train(
     ]
     with _recorded(run, best, builder, command=command, splits=dataclasses.asdict(splits)) as metrics:
         # The dataset shuffles itself.
-        model.fit(training, epochs=recipe.epochs, validation_data=validation, shuffle=False, callbacks=callbacks, verbose=0)
+        model.fit(
+            training, epochs=recipe.epochs, validation_data=validation, shuffle=False, callbacks=callbacks, verbose=0
+        )
         predictions = evaluate.predict(run.model(), pipeline.batches(builder, splits.test, recipe, training=False))
         metrics |= {"images": len(predictions.labels), "heads": evaluate.score(predictions)}
         images = np.stack(list(pipeline.pictures(builder, splits.test, recipe).as_numpy_iterator()))
@@ -129,7 +131,9 @@ def _recorded(run: RunFolder, best: KeepBest, builder, **known: Any) -> Iterator
     except Exception as error:
         metrics |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
         if isinstance(error, tf.errors.InvalidArgumentError) and (broken := sources.undecodable(builder)):
-            metrics["error"] = f"Expected readable pictures; Received {len(broken)} unreadable: {', '.join(broken[:10])}."
+            metrics["error"] = (
+                f"Expected readable pictures; Received {len(broken)} unreadable: {', '.join(broken[:10])}."
+            )
             raise ValueError(metrics["error"]) from error
         raise
     finally:

@@ -28,4 +28,6 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         model.set_weights(before)
-        raise ValueError(f"Expected weights of a network like {model.name!r}; Received: {str(path)!r}: {error}") from error
+        raise ValueError(
+            f"Expected weights of a network like {model.name!r}; Received: {str(path)!r}: {error}"
+        ) from error

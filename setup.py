@@ -1,0 +1,36 @@
+from pathlib import Path
+
+from setuptools import setup
+
+setup(
+    name="googlenet-keras",
+    version="0.1.0",
+    description="GoogLeNet (Inception v1) for Keras 3: exact to the paper, trained, searched and exported",
+    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=["inception_v1", "inception_v1.weights", "training"],
+    py_modules=["googlenet"],
+    package_data={"inception_v1": ["imagenet_classes.txt"]},
+    install_requires=[
+        "keras>=3.15",
+        "tensorflow>=2.21",  # tf.io.decode_image reads WebP
+        "tensorflow-datasets>=4.9.10",
+        "importlib-resources",  # tensorflow-datasets imports it without asking for it
+        "keras-tuner>=1.4.8",
+        "tf2onnx>=1.17",
+        "tensorboard>=2.20",
+        "scikit-learn>=1.5",  # the digits
+        "matplotlib>=3.9",
+        "pillow>=11",
+        "rich>=13",
+        "tyro>=1.0",
+    ],
+    extras_require={
+        "jax": ["jax>=0.6"],
+        "gpu": ["tensorflow[and-cuda]>=2.21"],
+        "tpu": ["jax[tpu]>=0.6"],
+        "test": ["pytest>=8", "ruff>=0.14", "mypy>=1.18", "jax>=0.6"],
+    },
+    entry_points={"console_scripts": ["googlenet = googlenet:main"]},
+)
