@@ -194,6 +194,12 @@ class GoogLeNet(keras.Model):
     def from_config(cls, config, custom_objects=None):
         return cls(**config)
 
+    def compile_from_config(self, config):
+        """Compiles as a `.keras` file says; Keras leaves this to classes with a `compile` of their own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)  # so that its saved state finds its variables
+
     def _fan_out(self, value):
         """One label (or weight) per image becomes a dict by head; dicts pass through."""
         if value is None or not self.spec.include_top or isinstance(value, Mapping):
@@ -437,6 +443,7 @@ class TopKAccuracy(keras.metrics.MeanMetricWrapper):
 
 
 def _in_top_k(y_true, y_pred, k):
+    y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
     one_hot = _is_one_hot(y_true, y_pred)
     labels = ops.argmax(y_true, axis=-1) if one_hot else _as_integers(y_true)
     score = ops.take_along_axis(y_pred, ops.expand_dims(ops.cast(labels, "int32"), -1), axis=-1)  # (batch, 1)

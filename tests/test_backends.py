@@ -1,0 +1,35 @@
+"""The network runs on Keras' other backends, and by itself imports no TensorFlow."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def run(*arguments):
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_layers_and_model_pass_on_jax():
+    pytest.importorskip("jax")
+    skip = "datasets or reloads or pools_round or unknown_size or one-hot or refused or explicit"  # to save minutes
+    files = ("tests/test_layers.py", "tests/test_model.py")
+    done = run("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", f"not ({skip})", *files)
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert " passed" in done.stdout
+
+
+def test_importing_the_network_imports_no_tensorflow():
+    pytest.importorskip("jax")
+    code = (
+        "import sys, inception_v1; inception_v1.build_googlenet(input_shape=(32, 32, 1), width_multiplier=0.1);"
+        "print('tensorflow' in sys.modules)"
+    )
+    done = run("-c", code)
+    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr

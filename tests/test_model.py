@@ -1,0 +1,413 @@
+"""Runs on every backend: see test_backends.py."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from inception_v1 import GoogLeNet, Spec, build_googlenet
+from inception_v1.model import Crossentropy, TopKAccuracy
+from inception_v1.spec import VARIANTS
+
+SMALL = {"input_shape": (32, 32, 1), "classes": 7, "width_multiplier": 0.1}
+CLASSES = 7
+
+
+def images(count, shape=(32, 32, 1)):
+    return np.random.default_rng(0).normal(size=(count, *shape)).astype("float32")
+
+
+def labels(count):
+    return np.random.default_rng(1).integers(0, CLASSES, count)
+
+
+def numpy_crossentropy(probabilities, y, weight=None):
+    losses = -np.log(probabilities[np.arange(len(y)), y].astype("float64"))
+    return np.mean(losses if weight is None else losses * weight)
+
+
+# The network
+
+
+def test_published_counts_of_the_built_model():
+    model = build_googlenet()
+    assert (model.count_params(), model.classifier().count_params()) == (13_378_280, 6_998_552)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("aux", [True, False])
+def test_outputs_are_named_and_are_probabilities(variant, aux):
+    size = 64 if variant == "onnx_zoo" else 32
+    model = build_googlenet(variant, **{**SMALL, "input_shape": (size, size + 1, 3)}, aux=aux)
+    outputs = model.predict(images(2, (size, size + 1, 3)), verbose=0)
+    assert set(outputs) == ({"main", "aux1", "aux2"} if aux else {"main"})
+    for output in outputs.values():
+        assert output.shape == (2, CLASSES)
+        np.testing.assert_allclose(output.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_heads_sit_on_4a_and_4d():
+    model = build_googlenet()
+    for head, block, channels in (("aux1", "inception_4a", 512), ("aux2", "inception_4d", 528)):
+        assert model.get_layer(f"{head}_pool").input is model.get_layer(block).output
+        assert model.get_layer(block).output.shape == (None, 14, 14, channels)
+    assert model.get_layer("main_pool").input is model.get_layer("inception_5b").output
+
+
+@pytest.mark.parametrize(
+    ("pooling", "shape"), [(None, (None, 7, 7, 1024)), ("avg", (None, 1024)), ("max", (None, 1024))]
+)
+def test_features_without_a_top(pooling, shape):
+    model = build_googlenet(include_top=False, pooling=pooling)
+    assert model.output.shape == shape
+    assert not any("aux" in layer.name for layer in model.layers)
+    with pytest.raises(ValueError, match="main head"):
+        model.classifier()
+
+
+def test_logits_have_the_probabilities_of_the_softmax():
+    model = build_googlenet(**SMALL, classifier_activation=None)
+    twin = build_googlenet(**SMALL)
+    twin.set_weights(model.get_weights())
+    x = images(2)
+    logits, probabilities = model.predict(x, verbose=0), twin.predict(x, verbose=0)
+    for head in logits:
+        np.testing.assert_allclose(ops.softmax(logits[head]), probabilities[head], atol=1e-6)
+
+
+def test_classifier_shares_weights_and_returns_one_tensor():
+    model = build_googlenet(**SMALL)
+    net = model.classifier()
+    x = images(3)
+    np.testing.assert_array_equal(net.predict(x, verbose=0), model.predict(x, verbose=0)["main"])
+    model.set_weights([w + 0.01 for w in model.get_weights()])
+    np.testing.assert_array_equal(net.predict(x, verbose=0), model.predict(x, verbose=0)["main"])
+    assert type(net) is not GoogLeNet
+
+
+@pytest.mark.parametrize("size", [224, 225, 64])
+@pytest.mark.parametrize(("variant", "rounding"), [("paper", "ceil"), ("onnx_zoo", "floor"), ("torchvision", "ceil")])
+def test_pools_round_as_the_family_does_at_even_and_odd_sizes(variant, rounding, size):
+    model = build_googlenet(variant, input_shape=(size, size, 3), width_multiplier=0.1, aux=False)
+    x = images(1, (size, size, 3))
+    for name, kernel in (("pool1", 3), ("pool2", 3), ("pool3", 3), ("pool4", VARIANTS[variant].pool4_size)):
+        pool = model.get_layer(name)
+        source = pool.input
+        pad = next((layer for layer in model.layers if layer.name == f"{name}_pad"), None)
+        before, after = keras.Model(model.inputs, [source if pad is None else pad.input, pool.output]).predict(
+            x, verbose=0
+        )
+        np.testing.assert_array_equal(after, max_pool(before, kernel, rounding))
+
+
+def max_pool(x, kernel, rounding, stride=2):
+    """NumPy: windows that start inside, cut off at the border (ceil) or left out (floor)."""
+    height, width = x.shape[1:3]
+    count = {"ceil": lambda n: -(-(n - kernel) // stride) + 1, "floor": lambda n: (n - kernel) // stride + 1}[rounding]
+    windows = [
+        [
+            x[:, i * stride : i * stride + kernel, j * stride : j * stride + kernel].max(axis=(1, 2))
+            for j in range(count(width))
+        ]
+        for i in range(count(height))
+    ]
+    return np.stack([np.stack(row, axis=1) for row in windows], axis=1)
+
+
+@pytest.mark.parametrize("size", [32, 33])
+def test_unknown_size_gives_the_numbers_of_a_fixed_one(size):
+    arguments = {"width_multiplier": 0.1, "classes": CLASSES}
+    for variant, aux in (("paper", False), ("torchvision", True), ("slim", False)):
+        free = build_googlenet(variant, input_shape=(None, None, 3), aux=aux, **arguments)
+        fixed = build_googlenet(variant, input_shape=(size, size + 3, 3), aux=aux, **arguments)
+        fixed.set_weights(free.get_weights())
+        x = images(2, (size, size + 3, 3))
+        expected = fixed.predict(x, verbose=0)
+        for head, output in free.predict(x, verbose=0).items():
+            np.testing.assert_allclose(output, expected[head], atol=1e-6)
+
+
+def test_conv1_padding_differs_at_even_sizes_only():
+    for size, same in ((32, False), (33, True)):
+        outputs = []
+        for variant in ("batchnorm", "slim"):
+            model = build_googlenet(variant, input_shape=(size, size, 3), width_multiplier=0.1, aux=False)
+            model.get_layer("conv1_7x7_s2").set_weights([np.ones((7, 7, 3, 8), "float32")])
+            outputs.append(
+                keras.Model(model.inputs, model.get_layer("conv1_7x7_s2").output).predict(
+                    images(1, (size, size, 3)), verbose=0
+                )
+            )
+        assert np.allclose(*outputs, atol=1e-4) == same
+
+
+# Saving
+
+
+def test_config_is_the_builders_arguments():
+    import inspect
+
+    model = build_googlenet("slim", **SMALL, widths={"3a": (8, 8, 8, 8, 8, 8)}, dropout=0.1)
+    assert set(model.get_config()) == set(inspect.signature(build_googlenet).parameters) - {"weights"}
+    assert GoogLeNet.from_config(model.get_config()).spec == model.spec
+
+
+RELOAD = """
+import sys, numpy as np, keras
+import inception_v1
+model = keras.saving.load_model(sys.argv[1])
+assert type(model) is inception_v1.GoogLeNet and model.compiled
+x, y = np.load(sys.argv[2]), np.load(sys.argv[3])
+np.save(sys.argv[4], np.stack([model.predict(x, verbose=0)[head] for head in ("main", "aux1", "aux2")]))
+print(repr(model.evaluate(x, y, verbose=0, return_dict=True)["loss"]))
+"""
+
+
+def test_keras_file_reloads_in_a_new_process(tmp_path):
+    model = build_googlenet("paper", **SMALL, widths={"4a": (8, 8, 8, 8, 8, 16)})
+    model.compile("sgd")
+    x, y = images(9), labels(9)
+    model.fit(x, y, batch_size=4, verbose=0)
+    names = [str(tmp_path / name) for name in ("model.keras", "x.npy", "y.npy", "out.npy")]
+    model.save(names[0])
+    np.save(names[1], x)
+    np.save(names[2], y)
+    done = subprocess.run(
+        [sys.executable, "-c", RELOAD, *names], env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    outputs = model.predict(x, verbose=0)
+    for head, again in zip(("main", "aux1", "aux2"), np.load(names[3])):
+        np.testing.assert_allclose(again, outputs[head], atol=1e-6)
+    assert float(done.stdout) == pytest.approx(model.evaluate(x, y, verbose=0, return_dict=True)["loss"], abs=1e-5)
+
+
+# Training
+
+
+@pytest.mark.parametrize("variant", ["paper", "batchnorm"])
+def test_total_loss_is_the_weighted_sum_of_the_heads(variant):
+    model = build_googlenet(variant, **SMALL)
+    model.compile("sgd")
+    x, y = images(10), labels(10)
+    outputs = model.predict(x, verbose=0)
+    losses = {head: numpy_crossentropy(outputs[head], y) for head in outputs}
+    total = losses["main"] + 0.3 * losses["aux1"] + 0.3 * losses["aux2"]
+    logs = model.evaluate(x, y, batch_size=10, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(total, abs=1e-6 * max(1, total))
+    for head in outputs:
+        assert logs[f"{head}_loss"] == pytest.approx(losses[head], abs=1e-5)
+        assert logs[f"{head}_accuracy"] == pytest.approx(np.mean(outputs[head].argmax(axis=1) == y))
+        top5 = np.argsort(-outputs[head], axis=1)[:, :5]
+        assert logs[f"{head}_top5_accuracy"] == pytest.approx(np.mean((top5 == y[:, None]).any(axis=1)))
+
+
+def label_kinds(y):
+    one_hot = np.eye(CLASSES, dtype="float32")[y]
+    return {
+        "integers": y,
+        "column": y[:, None],
+        "one-hot": one_hot,
+        "dict": {"main": y, "aux1": y, "aux2": y},
+        "dict of one-hot": {"main": one_hot, "aux1": one_hot, "aux2": one_hot},
+    }
+
+
+@pytest.mark.parametrize("kind", label_kinds(labels(10)))
+def test_every_kind_of_label_gives_the_same_numbers(kind):
+    x, y = images(10), labels(10)
+    reference, model = build_googlenet(**SMALL), build_googlenet(**SMALL)
+    model.set_weights(reference.get_weights())
+    reference.compile("sgd")
+    model.compile("sgd")
+    expected = reference.test_on_batch(x, y, return_dict=True)
+    given = label_kinds(y)[kind]
+    assert model.test_on_batch(x, given, return_dict=True) == pytest.approx(expected, abs=1e-6)
+    # Batches of 4, 4 and 2: each image counts once. Keras' losses by head do not: it weighs every batch the same.
+    batched = model.evaluate(x, given, batch_size=4, verbose=0, return_dict=True)
+    exact = {name for name in expected if not name.endswith("_loss")}
+    assert {name: batched[name] for name in exact} == pytest.approx({name: expected[name] for name in exact}, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["integers", "one-hot", "dict"])
+def test_datasets_train_like_arrays(kind):
+    tf = pytest.importorskip("tensorflow")
+    x, y = images(10), label_kinds(labels(10))[kind]
+    results = []
+    for data in (
+        {"x": x, "y": y, "batch_size": 4, "shuffle": False},
+        {"x": tf.data.Dataset.from_tensor_slices((x, y)).batch(4)},
+    ):
+        keras.utils.set_random_seed(0)
+        model = build_googlenet(**SMALL, dropout=(0.0, 0.0))
+        model.compile(keras.optimizers.SGD(0.01))
+        model.fit(**data, epochs=2, verbose=0)
+        results.append(model.get_weights())
+    for a, b in zip(*results):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["integers", "one-hot"])
+def test_sample_weight_and_class_weight(kind):
+    model = build_googlenet(**SMALL)
+    model.compile("sgd", metrics={})
+    x, y = images(10), labels(10)
+    given = label_kinds(y)[kind]
+    by_class = {c: 0.5 + c for c in range(CLASSES)}
+    weight = np.array([by_class[c] for c in y], "float32")
+    outputs = model.predict(x, verbose=0)
+    losses = {head: numpy_crossentropy(outputs[head], y, weight) for head in outputs}
+    total = losses["main"] + 0.3 * (losses["aux1"] + losses["aux2"])
+    evaluated = model.evaluate(x, given, sample_weight=weight, batch_size=10, verbose=0, return_dict=True)
+    assert evaluated["loss"] == pytest.approx(total, rel=1e-5)
+    fitted = {}
+    for name, arguments in (("sample", {"sample_weight": weight}), ("class", {"class_weight": by_class})):
+        keras.utils.set_random_seed(0)
+        model = build_googlenet(**SMALL, dropout=(0.0, 0.0))
+        model.compile(keras.optimizers.SGD(0.01), metrics={})
+        fitted[name] = model.fit(x, given, batch_size=10, verbose=0, **arguments).history["loss"][0]
+        before = model.get_weights()
+        model.train_on_batch(x, given, **arguments)
+        assert any(not np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
+    assert fitted["sample"] == pytest.approx(fitted["class"], rel=1e-6)
+    unweighted = model.evaluate(x, given, batch_size=10, verbose=0, return_dict=True)["loss"]
+    assert fitted["sample"] != pytest.approx(unweighted, rel=1e-2)
+
+
+def test_every_head_learns_and_takes_its_own_gradient():
+    """One step with the loss of one head moves that head and not the others."""
+    for trained in ("main", "aux1", "aux2"):
+        model = build_googlenet(**SMALL)
+        model.compile(keras.optimizers.SGD(0.1), loss={trained: Crossentropy()})
+        before = {head: model.get_layer(f"{head}_logits").get_weights()[0] for head in ("main", "aux1", "aux2")}
+        model.fit(images(8), labels(8), batch_size=8, verbose=0)
+        moved = {h for h, w in before.items() if not np.array_equal(w, model.get_layer(f"{h}_logits").get_weights()[0])}
+        assert moved == {trained}
+
+
+def test_a_few_steps_fit_a_few_images():
+    model = build_googlenet("batchnorm", **SMALL, dropout=(0.0, 0.0))
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+    x, y = images(14), np.arange(14) % CLASSES
+    history = model.fit(x, y, batch_size=14, epochs=30, verbose=0).history
+    assert history["main_accuracy"][-1] > 0.9
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
+
+
+def test_one_head_keeps_the_names_of_its_metrics():
+    model = build_googlenet(**SMALL, aux=False)
+    model.compile("sgd")
+    history = model.fit(images(4), labels(4), validation_data=(images(4), labels(4)), verbose=0).history
+    assert {"loss", "main_accuracy", "main_top5_accuracy", "val_main_accuracy"} <= set(history)
+
+
+def test_logits_compile_to_the_same_loss():
+    x, y = images(10), labels(10)
+    losses = []
+    for activation in ("softmax", None):
+        keras.utils.set_random_seed(0)
+        model = build_googlenet(**SMALL, classifier_activation=activation)
+        model.compile("sgd")
+        losses.append(model.evaluate(x, y, verbose=0, return_dict=True)["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_explicit_losses_weights_and_metrics():
+    x, y = images(10), labels(10)
+    model = build_googlenet(**SMALL)
+    model.compile("sgd", loss="sparse_categorical_crossentropy", metrics="accuracy")
+    shared = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert {"main_accuracy", "aux1_accuracy", "aux2_accuracy"} <= set(shared)
+    model.compile("sgd", loss_weights={"aux1": 0.0, "aux2": 0.5}, metrics={"main": ["accuracy"]})
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(logs["main_loss"] + 0.5 * logs["aux2_loss"], rel=1e-5)
+    assert [name for name in logs if name.endswith("accuracy")] == ["main_accuracy"]
+    assert logs["main_loss"] == pytest.approx(shared["main_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss": ["mse", "mse", "mse"]}, "loss to be a dict by head"),
+        ({"loss_weights": [1, 0.3, 0.3]}, "loss_weights to be a dict by head"),
+        ({"metrics": ["accuracy"]}, "metrics to be a dict by head"),
+        ({"weighted_metrics": ["accuracy"]}, "weighted_metrics to be a dict by head"),
+        ({"loss": {"main": "mse", "aux3": "mse"}}, r"among the heads.*\['aux3'\]"),
+        ({"loss": {"main": "mse"}, "loss_weights": {"aux1": 1.0}}, "only for heads with a loss"),
+    ],
+)
+def test_lists_and_unknown_heads_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_googlenet(**SMALL).compile("sgd", **arguments)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([0, 1, 2, 7], "labels from 0 to 6.*from 0 to 7"),
+        ([0, -1, 2, 3], "labels from 0 to 6.*from -1 to 3"),
+        (np.zeros((4, 3)), r"one-hot \(batch, 7\); Received: shape \(4, 3\)"),
+        ({"main": [0, 1, 2, 7], "aux1": [0] * 4, "aux2": [0] * 4}, "labels from 0 to 6"),
+    ],
+)
+def test_bad_labels_are_refused(method, y, message):
+    model = build_googlenet(**SMALL)
+    model.compile("sgd")
+    y = {head: np.array(v) for head, v in y.items()} if isinstance(y, dict) else np.array(y)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        getattr(model, method)(images(4), y)
+    for a, b in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bad_validation_labels_are_refused_before_training():
+    model = build_googlenet(**SMALL)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="labels from 0 to 6"):
+        model.fit(images(4), labels(4), validation_data=(images(2), np.array([0, 9])), verbose=0)
+    assert model.optimizer.iterations == 0
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_keeps_the_heads_in_float32(policy):
+    keras.config.set_dtype_policy(policy)
+    model = build_googlenet(**SMALL)
+    model.compile("sgd")
+    assert keras.backend.standardize_dtype(model.get_layer("inception_5b").output.dtype) == policy.removeprefix(
+        "mixed_"
+    )
+    for head, output in model.predict(images(2), verbose=0).items():
+        assert output.dtype == "float32"
+        assert keras.backend.standardize_dtype(model.get_layer(f"{head}_logits").output.dtype) == "float32"
+        np.testing.assert_allclose(output.sum(axis=1), 1, rtol=1e-6)
+    assert np.isfinite(model.fit(images(4), labels(4), verbose=0).history["loss"][0])
+
+
+# Loss and metric
+
+
+def test_label_smoothing_equals_smoothed_labels():
+    y, p = labels(6), np.random.default_rng(2).dirichlet(np.ones(CLASSES), 6).astype("float32")
+    smooth = 0.9 * np.eye(CLASSES)[y] + 0.1 / CLASSES
+    expected = -(smooth * np.log(p)).sum(axis=1).mean()
+    for given in (y, np.eye(CLASSES)[y]):
+        assert float(Crossentropy(label_smoothing=0.1)(given, p)) == pytest.approx(expected, rel=1e-5)
+    again = keras.losses.deserialize(keras.losses.serialize(Crossentropy(label_smoothing=0.1)))
+    assert float(again(y, p)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_top_k_counts_neither_ties_nor_nan():
+    metric = TopKAccuracy(2)
+    metric.update_state([0, 1, 2, 1], [[0.5, 0.3, 0.2], [0.5, 0.2, 0.3], [1 / 3] * 3, [float("nan")] * 3])
+    assert float(metric.result()) == 0.25
+
+
+def test_spec_and_model_agree_on_heads():
+    for aux in (True, False):
+        assert set(build_googlenet(**SMALL, aux=aux).output) == set(Spec(**SMALL, aux=aux).heads)
