@@ -4,6 +4,16 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 RUN ?= runs/demo
 
+define SAVE_A_TEST_DIGIT
+import sys, tensorflow_datasets as tfds
+from PIL import Image
+from training.sources import Digits
+digit = next(iter(tfds.as_numpy(Digits().as_dataset(split="test"))))
+Image.fromarray(digit["image"][..., 0]).save(sys.argv[1])
+print("a test image of a", digit["label"])
+endef
+export SAVE_A_TEST_DIGIT
+
 .PHONY: demo test
 .DELETE_ON_ERROR:
 
@@ -21,11 +31,11 @@ demo: .venv/installed
 	@echo "== evaluating"
 	$(BIN)/googlenet evaluate $(RUN)
 	@echo "== classifying one picture"
-	$(BIN)/python -m training.sources digits 'test[:1]' $(RUN)/picture.png
-	$(BIN)/googlenet predict $(RUN) $(RUN)/picture.png
+	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -c "$$SAVE_A_TEST_DIGIT" $(RUN)/digit.png 2>/dev/null
+	$(BIN)/googlenet predict $(RUN) $(RUN)/digit.png
 
 test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile

@@ -117,8 +117,12 @@ class PictureFolder(tfds.core.DatasetBuilder):
         self.info.set_splits(tfds.core.SplitDict(splits))
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = _image_and_label((None, None, 3), self._classes)
-        return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=features)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=_image_and_label((None, None, 3), self._classes),
+            supervised_keys=("image", "label"),
+        )
 
     def download_and_prepare(self, **kwargs):
         """Nothing to do."""
@@ -133,10 +137,15 @@ class PictureFolder(tfds.core.DatasetBuilder):
             for picture in self._pictures[part.splitname][part.from_ : part.to]
         ]
         paths, labels = zip(*chosen, strict=True)
-        ds = tf.data.Dataset.from_tensor_slices({"image": list(paths), "label": np.array(labels, "int64")})
+        ds = tf.data.Dataset.from_tensor_slices((list(paths), np.array(labels, "int64")))
         if shuffle_files:
-            ds = ds.shuffle(len(chosen))
-        return ds.map(lambda e: {"image": tf.io.read_file(e["image"]), "label": e["label"]}, tf.data.AUTOTUNE)
+            ds = ds.shuffle(len(chosen), seed=read_config.shuffle_seed if read_config else None)
+
+        def read(path, label):
+            example = {"image": tf.io.read_file(path), "label": label}
+            return self.info.features.decode_example(example, decoders=decoders)
+
+        return ds.map(read, tf.data.AUTOTUNE)
 
 
 @dataclasses.dataclass(frozen=True)

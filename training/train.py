@@ -127,7 +127,8 @@ def _recorded(run: RunFolder, best: KeepBest, builder, **known: Any) -> Iterator
         metrics["status"] = "finished"
     except KeyboardInterrupt:
         metrics["status"] = "interrupted"
-        raise
+        kept = f"its best model is in {run / runs.BEST}" if best.epochs else "no epoch had finished"
+        raise KeyboardInterrupt(f"after {best.epochs} epochs; {kept}") from None
     except Exception as error:
         metrics |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
         if isinstance(error, tf.errors.InvalidArgumentError) and (broken := sources.undecodable(builder)):

@@ -1,0 +1,152 @@
+"""The command line, as a user runs it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import googlenet
+from inception_v1 import Spec, cost
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--width-multiplier", "0.1", "--epochs", "1", "--warmup-epochs", "0", "--train-split", "train[:128]"]
+
+
+def command(*arguments, environment=None):
+    # As in a user's shell: without the settings of these tests.
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "KERAS_"))}
+    return [sys.executable, str(ROOT / "googlenet.py"), *map(str, arguments)], {**clean, **(environment or {})}
+
+
+def run(*arguments):
+    argv, environment = command(*arguments)
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_the_commands():
+    done = run("--help")
+    assert done.returncode == 0
+    for name in ("train", "evaluate", "predict", "summary"):
+        assert name in done.stdout
+    assert "--learning-rate" in run("train", "--help").stdout
+
+
+def test_the_recipe_sets_the_defaults_and_flags_override(capsys):
+    with pytest.raises(SystemExit):
+        googlenet.main(["train", "--recipe", "fashion", "--help"])
+    text = capsys.readouterr().out
+    assert re.search(r"--source STR.*?\(default:\s+│?\s*fashion_mnist\)|default: fashion_mnist", text, re.S)
+
+
+def test_train_evaluate_predict_round_trip(tmp_path, data_dir):
+    folder = tmp_path / "run"
+    trained = run("train", *TINY, "--data-dir", data_dir, "--out", folder)
+    assert trained.returncode == 0, trained.stderr
+    assert not re.search("oneDNN|cuda|absl|Warning", trained.stderr, re.IGNORECASE), trained.stderr
+    assert "epoch   1/1" in trained.stdout
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["command"].startswith("googlenet train --width-multiplier 0.1")
+
+    evaluated = run("evaluate", folder, "--split", "test[:90]", "--json")
+    assert json.loads(evaluated.stdout)["images"] == 90
+    table = run("evaluate", folder)
+    assert f"{metrics['heads']['main']['top1']:.2%}" in table.stdout
+
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    picture = tmp_path / "digit.png"
+    Image.fromarray((load_digits().images[0] * 255 / 16).astype("uint8")).save(picture)
+    best = json.loads(run("predict", folder, picture, "--json", "--top", "3").stdout)[str(picture)]
+    assert len(best) == 3
+    assert "probability" in run("predict", folder, picture).stdout
+
+    again = run("train", *TINY, "--data-dir", data_dir, "--out", folder)
+    assert again.returncode == 2
+    assert again.stderr.startswith("googlenet: error: Expected a new folder (or --overwrite)")
+
+
+def test_seed_gives_identical_weights(tmp_path, data_dir):
+    import keras
+    import numpy as np
+
+    models = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        folder = tmp_path / name
+        done = run("train", *TINY, "--data-dir", data_dir, "--seed", seed, "--deterministic", "--out", folder)
+        assert done.returncode == 0, done.stderr
+        models.append(keras.saving.load_model(folder / "best.keras", compile=False).get_weights())
+    for a, b in zip(models[0], models[1]):
+        np.testing.assert_array_equal(a, b)
+    assert any(not np.array_equal(a, c) for a, c in zip(models[0], models[2]))
+
+
+def test_ctrl_c_ends_a_run_cleanly(tmp_path, data_dir):
+    folder = tmp_path / "run"
+    argv, environment = command("train", *TINY, "--epochs", "500", "--data-dir", data_dir, "--out", folder)
+    process = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (folder / "best.keras").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.fullmatch(r"googlenet: interrupted: after \d+ epochs; its best model is in .*best\.keras\n", stderr), (
+        stderr
+    )
+    assert json.loads((folder / "metrics.json").read_text())["status"] == "interrupted"
+    assert run("evaluate", folder).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--recipe", "digit"], "recipe='digit'. Did you mean 'digits'?"),
+        (["train", "--variant", "papr"], "Did you mean 'paper'?"),
+        (["train", "--source", "digitz"], "Nearest: digits"),
+        (["train", "--epochs", "0"], "epochs"),
+        (["evaluate", "/nonexistent"], "Expected the folder of a run"),
+        (["summary", "--variant", "papr"], "Did you mean 'paper'?"),
+        (["summary", "--draw", "net.jpg"], "ending in .svg, .png, .pdf"),
+    ],
+)
+def test_a_users_error_is_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert googlenet.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("googlenet: error: Expected")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_summary_prints_table_1(capsys):
+    assert googlenet.main(["summary"]) == 0
+    text = capsys.readouterr().out
+    for expected in ("conv1_7x7_s2", "7x7/2", "14x14x528", "13,378,280", "6,998,552", "1,582,671,872"):
+        assert expected in text
+    rows = dict(re.findall(r"│ (inception_\w+) .*?│ +([\d,]+) │ +[\d,]+ │\n", text))
+    assert rows == {row.name: f"{row.params:,}" for row in cost(Spec()).rows if row.kind == "inception"}
+
+
+def test_summary_without_reductions_stands_beside_the_reduced(capsys):
+    assert googlenet.main(["summary", "--no-reduction", "--no-aux"]) == 0
+    text = capsys.readouterr().out
+    naive, reduced = cost(Spec(reduction=False, aux=False)), cost(Spec(aux=False))
+    for counted in (naive, reduced):
+        assert f"{counted.params:,}" in text
+        assert f"{counted.macs:,}" in text
+    assert f"{naive.macs / reduced.macs:.1f}x the multiply-accumulates" in text
+
+
+def test_summary_draws(tmp_path):
+    path = tmp_path / "net.svg"
+    assert googlenet.main(["summary", "--draw", str(path)]) == 0
+    assert path.read_text().lstrip().startswith("<?xml")
+    assert [p.name for p in tmp_path.iterdir()] == ["net.svg"]

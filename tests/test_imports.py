@@ -1,0 +1,68 @@
+"""Imports point one way, as the README's last section draws them."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# What each module of the network may import of it.
+INCEPTION_V1 = {
+    "spec": set(),
+    "layers": set(),
+    "cost": {"spec"},
+    "preprocessing": {"spec"},
+    "summary": {"spec", "cost"},
+    "model": {"spec", "layers", "weights"},
+    "weights": {"spec", "layers", "model"},
+    "__init__": {"spec", "cost", "model", "preprocessing", "weights"},
+}
+
+
+def imported(path, top_level=False):
+    """Dotted names that a file imports; with `top_level` only those that importing it imports."""
+    tree = ast.parse(path.read_text("utf-8"))
+    nodes = tree.body if top_level else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules(package):
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules("inception_v1"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_network_imports_downwards_and_no_tensorflow(path):
+    part = path.relative_to(ROOT / "inception_v1").parts[0].removesuffix(".py")
+    names = list(imported(path))
+    own = {name.split(".")[1] for name in names if name.startswith("inception_v1.")} & set(INCEPTION_V1)
+    assert own <= INCEPTION_V1[part] | {part}
+    assert not [name for name in names if name.split(".")[0] in ("tensorflow", "training", "tuning", "googlenet")]
+
+
+@pytest.mark.parametrize("path", modules("training"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_training_imports_neither_tuning_nor_the_command_line(path):
+    assert not [name for name in imported(path) if name.split(".")[0] in ("tuning", "googlenet", "tests", "benchmarks")]
+
+
+def test_the_command_line_imports_lazily():
+    heavy = {"keras", "tensorflow", "matplotlib", "inception_v1", "training.train", "training.report"}
+    assert not heavy & set(imported(ROOT / "googlenet.py", top_level=True))
+    code = "import sys, googlenet; print([m for m in ('keras', 'tensorflow', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_setup_lists_every_package():
+    import re
+
+    listed = set(re.findall(r'"([\w.]+)"', re.search(r"packages=\[(.*?)\]", (ROOT / "setup.py").read_text(), re.S)[1]))
+    found = {".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("[a-z]*/**/__init__.py")}
+    assert listed == {name for name in found if name.split(".")[0] not in ("tests", "benchmarks", "build")}
