@@ -88,9 +88,13 @@ def draw(spec: Spec, path: str | os.PathLike) -> None:
         raise ValueError(f"Expected a file ending in {', '.join(PICTURE_SUFFIXES)}; Received: {str(path)!r}.")
     if not path.parent.is_dir():
         raise ValueError(f"Expected a file in an existing folder; Received: {str(path)!r}.")
-    figure = _drawing(spec)
+    import matplotlib
+
+    kind = path.suffix[1:].lower()
     part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format=path.suffix[1:].lower(), dpi=150)
+    # Text stays text, and the same spec gives the same file.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": spec.name}):
+        _drawing(spec).savefig(part, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
     os.replace(part, path)
 
 
