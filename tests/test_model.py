@@ -233,6 +233,7 @@ def test_every_kind_of_label_gives_the_same_numbers(kind):
     assert {name: batched[name] for name in exact} == pytest.approx({name: expected[name] for name in exact}, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
 @pytest.mark.parametrize("kind", ["integers", "one-hot", "dict"])
 def test_datasets_train_like_arrays(kind):
     tf = pytest.importorskip("tensorflow")
@@ -278,6 +279,7 @@ def test_sample_weight_and_class_weight(kind):
     assert fitted["sample"] != pytest.approx(unweighted, rel=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
 def test_every_head_learns_and_takes_its_own_gradient():
     """One step with the loss of one head moves that head and not the others."""
     for trained in ("main", "aux1", "aux2"):

@@ -17,6 +17,7 @@ def test_saved_weights_load(tmp_path, suffix):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_bad_files_are_refused_and_leave_the_model_alone(tmp_path):
     model = build_googlenet(**SMALL)
     other = tmp_path / "other.weights.h5"

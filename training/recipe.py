@@ -95,17 +95,18 @@ class Recipe:
 
 
 PRESETS = {
-    # 1,437 images of 8x8 pixels, enlarged to 32. PLACEHOLDER
+    # 1,437 images of 8x8 pixels, enlarged to 32: 99.7-100 % test top-1 in about 90 s on 2 cores (README).
     "digits": Recipe(
         source="digits",
-        width_multiplier=0.5,
-        image_size=32,
-        rotate=10.0,
+        width_multiplier=0.5,  # half the channels lose nothing here
+        image_size=32,  # the smallest that the imagenet stem takes
+        rotate=10.0,  # about how far handwriting leans
         zoom=0.1,
-        shift=0.06,
+        shift=0.06,  # half of an original pixel
         epochs=30,
-        warmup_epochs=2,
+        warmup_epochs=2,  # at 0.1 from the first step the heads start by diverging
     ),
+    # 60,000 images of 28x28 pixels. The search for the accuracy it can reach is still to be done.
     "fashion": Recipe(
         source="fashion_mnist",
         stem="small",

@@ -105,12 +105,14 @@ class KeepBest(keras.callbacks.Callback):
         self._path, self._best = path, -1.0
         self.epochs, self.best_epoch = 0, None
 
+    def on_train_begin(self, logs=None):
+        self._bare = GoogLeNet.from_config(self.model.get_config())
+
     def on_epoch_end(self, epoch, logs=None):
         if logs["val_main_accuracy"] >= self._best:
             part = self._path.with_name(f".{self._path.stem}.part.keras")
-            bare = GoogLeNet.from_config(self.model.get_config())
-            bare.set_weights(self.model.get_weights())
-            bare.save(part)
+            self._bare.set_weights(self.model.get_weights())
+            self._bare.save(part)
             os.replace(part, self._path)
             self._best, self.best_epoch = logs["val_main_accuracy"], epoch + 1
         self.epochs = epoch + 1
