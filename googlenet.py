@@ -77,6 +77,8 @@ class Summary:
     """Scales every convolution."""
     reduction: bool = True
     """--no-reduction: the naive module, side by side with what the 1x1 reductions save."""
+    spec: Path | None = None
+    """A run's spec.json, instead of all of the above."""
     draw: Path | None = None
     """Write a drawing to this .svg, .png or .pdf file instead."""
 
@@ -185,9 +187,10 @@ def _predict(command: Predict, argv: list[str]) -> None:
 
 def _summary(command: Summary, argv: list[str]) -> None:
     from inception_v1 import Spec, summary
+    from inception_v1.spec import read_spec
 
-    fields = {field.name for field in dataclasses.fields(Summary)} - {"draw"}
-    spec = Spec(**{name: getattr(command, name) for name in fields})
+    fields = {field.name for field in dataclasses.fields(Summary)} - {"spec", "draw"}
+    spec = read_spec(command.spec) if command.spec else Spec(**{name: getattr(command, name) for name in fields})
     if command.draw is not None:
         summary.draw(spec, command.draw)
     else:

@@ -6,10 +6,13 @@ into Keras layers and `cost.py` into counts; neither knows a family by name.
 
 import dataclasses
 import difflib
+import json
 import math
+import os
 import typing
 from collections.abc import Iterable, Mapping
 from numbers import Integral
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -344,6 +347,18 @@ class Spec:
         if self.widths is not None:
             fields["widths"] = {block: list(row) for block, row in self.widths.items()}
         return fields
+
+
+def read_spec(path: str | os.PathLike) -> Spec:
+    """The spec in a JSON file, such as a run's `spec.json`.
+
+    Raises:
+        ValueError: the file cannot be read, or holds no spec.
+    """
+    try:
+        return Spec(**json.loads(Path(path).read_text("utf-8")))
+    except (OSError, json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"Expected a spec in {str(path)!r}; Received: {error}.") from error
 
 
 def check_choice(what: str, value: Any, choices: Iterable[Any], error: type[Exception] = ValueError) -> None:

@@ -145,6 +145,17 @@ def test_summary_without_reductions_stands_beside_the_reduced(capsys):
     assert f"{naive.macs / reduced.macs:.1f}x the multiply-accumulates" in text
 
 
+def test_summary_of_a_spec_file(tmp_path, capsys):
+    path = tmp_path / "spec.json"
+    spec = Spec(widths={"4c": (8, 16, 24, 32, 40, 48)}, classes=10)
+    path.write_text(json.dumps(spec.to_dict()))
+    assert googlenet.main(["summary", "--spec", str(path)]) == 0
+    assert f"{cost(spec).params:,}" in capsys.readouterr().out
+    path.write_text('{"epochs": 3}')
+    assert googlenet.main(["summary", "--spec", str(path)]) == 2
+    assert f"Expected a spec in '{path}'" in capsys.readouterr().err
+
+
 def test_summary_draws(tmp_path):
     path = tmp_path / "net.svg"
     assert googlenet.main(["summary", "--draw", str(path)]) == 0

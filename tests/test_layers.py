@@ -55,7 +55,7 @@ def test_lrn_equals_numpy_forward_and_gradient(channels, arguments):
     layer = LocalResponseNormalization(**arguments)
     y, gradient = lrn_reference(x, layer.size, layer.alpha, layer.beta, layer.k)
     np.testing.assert_allclose(layer(x), y, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(gradient_of(layer, x, weight), gradient(weight), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient_of(layer, x, weight), gradient(weight), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

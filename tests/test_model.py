@@ -89,11 +89,11 @@ def test_classifier_shares_weights_and_returns_one_tensor():
     assert type(net) is not GoogLeNet
 
 
-@pytest.mark.parametrize("size", [224, 225, 64])
+@pytest.mark.parametrize("size", [(224, 224), (225, 225), (64, 97), (225, 232)])
 @pytest.mark.parametrize(("variant", "rounding"), [("paper", "ceil"), ("onnx_zoo", "floor"), ("torchvision", "ceil")])
 def test_pools_round_as_the_family_does_at_even_and_odd_sizes(variant, rounding, size):
-    model = build_googlenet(variant, input_shape=(size, size, 3), width_multiplier=0.1, aux=False)
-    x = images(1, (size, size, 3))
+    model = build_googlenet(variant, input_shape=(*size, 3), width_multiplier=0.1, aux=False)
+    x = images(1, (*size, 3))
     for name, kernel in (("pool1", 3), ("pool2", 3), ("pool3", 3), ("pool4", VARIANTS[variant].pool4_size)):
         pool = model.get_layer(name)
         source = pool.input
