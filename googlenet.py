@@ -58,6 +58,24 @@ class Predict:
 
 
 @dataclasses.dataclass
+class Augment:
+    """Draw what training sees: pictures of a source, each beside draws of its augmentation."""
+
+    source: tyro.conf.Positional[str]
+    """digits, fashion_mnist, folder:PATH, or a name of TensorFlow Datasets."""
+    recipe: str | None = None
+    """Whose augmentation: digits, fashion or a .json file; none: the source's own recipe, or the paper's."""
+    rows: int = 4
+    """Pictures."""
+    columns: int = 6
+    """Draws of each."""
+    seed: int = 0
+    """Of the draws."""
+    out: Path = Path("augment.png")
+    """The .png file to write."""
+
+
+@dataclasses.dataclass
 class Summary:
     """Print the paper's Table 1 for a network, or draw it."""
 
@@ -86,6 +104,7 @@ class Summary:
 Other = (
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Augment, tyro.conf.subcommand("augment")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
 )
 
@@ -185,6 +204,15 @@ def _predict(command: Predict, argv: list[str]) -> None:
             Console().print(class_table(picture, best))
 
 
+def _augment(command: Augment, argv: list[str]) -> None:
+    from training import recipe, report
+
+    settings = preset(command.recipe) if command.recipe else recipe.for_source(command.source)
+    settings = dataclasses.replace(settings, source=command.source, seed=command.seed)
+    report.save(report.augmentation(settings, command.rows, command.columns), command.out)
+    print(command.out)
+
+
 def _summary(command: Summary, argv: list[str]) -> None:
     from inception_v1 import Spec, summary
     from inception_v1.spec import read_spec
@@ -199,7 +227,7 @@ def _summary(command: Summary, argv: list[str]) -> None:
         Console(width=None if sys.stdout.isatty() else 200).print(summary.table(spec))
 
 
-_RUN = {Train: _train, Evaluate: _evaluate, Predict: _predict, Summary: _summary}
+_RUN = {Train: _train, Evaluate: _evaluate, Predict: _predict, Augment: _augment, Summary: _summary}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -126,6 +126,18 @@ def test_a_users_error_is_one_line(arguments, message, capsys, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_augment_writes_a_picture(tmp_path, data_dir, monkeypatch, capsys):
+    from PIL import Image
+
+    monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
+    out = tmp_path / "seen.png"
+    assert googlenet.main(["augment", "digits", "--rows", "2", "--columns", "3", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    Image.open(out).verify()
+    assert googlenet.main(["augment", "folder:/nonexistent", "--out", str(tmp_path / "no.png")]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["seen.png"]
+
+
 def test_summary_prints_table_1(capsys):
     assert googlenet.main(["summary"]) == 0
     text = capsys.readouterr().out

@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image
 
 from inception_v1.preprocessing import normalize
-from training import pipeline, sources
+from training import augment, pipeline, sources
 from training.recipe import PRESETS, Recipe
 
 from .test_sources import make_folder
@@ -88,17 +88,35 @@ def test_the_seed_decides_every_pixel(digits):
     assert not np.array_equal(runs[0][0][0], runs[2][0][0])
 
 
-def test_labels_stay_with_their_images(tmp_path):
+@pytest.mark.parametrize("paper", [False, True])
+def test_labels_stay_with_their_images(tmp_path, paper):
     """One class is black and the other white, through shuffling, augmentation and batching."""
     for name, shade in (("black", 0), ("white", 255)):
         (tmp_path / name).mkdir()
         for i in range(20):
             Image.new("RGB", (40, 40), (shade,) * 3).save(tmp_path / name / f"{i}.png")
-    recipe = Recipe(source=f"folder:{tmp_path}", image_size=32, batch_size=8, rotate=10, zoom=0.1, shift=0.1, flip=True)
+    changes = {"paper_augment": True} if paper else {"rotate": 10, "zoom": 0.1, "shift": 0.1, "flip": True}
+    recipe = Recipe(source=f"folder:{tmp_path}", image_size=32, batch_size=8, **changes)
     builder, _ = sources.load(recipe)
     images, labels = collect(pipeline.batches(builder, "train", recipe, training=True))
     assert images.shape == (40, 32, 32, 3)
-    np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), labels * 2 - 1, atol=1e-5)
+    # The paper's brightness, contrast and light move black and white, but not past each other.
+    np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), labels * 2 - 1, atol=0.6 if paper else 1e-5)
+
+
+def test_windows_are_those_that_training_crops():
+    """A picture whose colours tell where they are, cropped and compared with the window said to be cropped."""
+    rows, columns = np.indices((200, 160))
+    picture = np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype("uint8")
+    recipe = Recipe(image_size=32, paper_augment=True)
+    for number in range(5):
+        seed = tf.constant([3, number])
+        top, left, height, width = pipeline.window(tf.constant(picture), seed).numpy()
+        crop_seed = augment._paper_seeds(tf.random.split(seed, 3)[0])[0]
+        cropped = augment.decode_window(encoded(Image.fromarray(picture), "PNG"), crop_seed).numpy()
+        np.testing.assert_array_equal(cropped, picture[top : top + height, left : left + width])
+        seen = pipeline.augmented(tf.constant(encoded(Image.fromarray(picture), "PNG")), seed, recipe, 3)
+        assert seen.shape == (32, 32, 3)
 
 
 def test_fewer_images_than_a_batch_still_train(tmp_path):

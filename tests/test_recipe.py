@@ -49,6 +49,11 @@ def test_unknown_recipes_are_refused(tmp_path):
             recipes.preset(str(path))
 
 
+def test_a_source_gets_its_own_recipe_or_the_papers_augmentation():
+    assert recipes.for_source("digits") == PRESETS["digits"]
+    assert recipes.for_source("folder:x") == Recipe(source="folder:x", paper_augment=True)
+
+
 def test_schedule_warms_up_linearly_then_falls_to_zero():
     recipe = dataclasses.replace(PRESETS["digits"], learning_rate=0.4, epochs=10, warmup_epochs=2)
     rate = recipes.schedule(recipe, steps_per_epoch=5)

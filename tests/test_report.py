@@ -5,6 +5,9 @@ from rich.console import Console
 
 from training import report
 from training.evaluate import Predictions
+from training.recipe import Recipe
+
+from .test_sources import make_folder
 
 CLASSES = ["ant", "bee", "cow"]
 PROBABILITIES = np.array([[0.9, 0.05, 0.05], [0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0.8, 0.1, 0.1]], "float32")
@@ -51,6 +54,23 @@ def test_write_leaves_three_pictures(tmp_path):
     assert found == ["confusion.png", "curves.png", "mistakes.png"]
     for path in (tmp_path / "report").iterdir():
         Image.open(path).verify()
+
+
+@pytest.mark.parametrize("paper", [True, False])
+def test_augmentation_shows_each_draw_beside_its_picture(tmp_path, paper):
+    recipe = Recipe(source=make_folder(tmp_path, count=10), image_size=48, paper_augment=paper, rotate=10.0)
+    figure = report.augmentation(recipe, rows=2, columns=3)
+    assert len(figure.axes) == 2 * 4
+    for row in range(2):
+        original, *draws = figure.axes[4 * row : 4 * row + 4]
+        assert original.get_title() in ("cat", "dog")
+        assert original.images[0].get_array().shape == (40, 50, 3)
+        assert {axes.images[0].get_array().shape for axes in draws} == {(48, 48, 3)}
+        boxes = [p for p in original.patches if p.get_width() > 0]
+        assert len(boxes) == (3 if paper else 0)
+        for box in boxes:
+            assert 0 <= box.get_x() <= box.get_x() + box.get_width() <= 50
+            assert 0 <= box.get_y() <= box.get_y() + box.get_height() <= 40
 
 
 def test_tables_show_the_numbers():

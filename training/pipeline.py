@@ -1,7 +1,5 @@
 """The `tf.data` chain from a source to batches."""
 
-import functools
-
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -26,14 +24,15 @@ def batches(builder: tfds.core.DatasetBuilder, split: str, recipe: Recipe, train
         Dataset of (images float32 `(batch, size, size, channels)` normalised for the variant, labels int64 `(batch,)`).
         Without `training` in the source's order, every image once.
     """
-    count = sources.size(builder, split)
-    ds = _decoded(builder, split, recipe, shuffle=training)
-    if count * recipe.image_size**2 * image_channels(builder) <= CACHE_BYTES:
+    count, channels = sources.size(builder, split), image_channels(builder)
+    whole_pictures = training and recipe.paper_augment  # each epoch decodes another part of them
+    ds = (_encoded if whole_pictures else _decoded)(builder, split, recipe, shuffle=training)
+    if not whole_pictures and count * recipe.image_size**2 * channels <= CACHE_BYTES:
         ds = ds.cache()  # decoded and resized, before anything random
     if training:
         ds = ds.shuffle(min(count, 10_000), seed=recipe.seed)
         ds = tf.data.Dataset.zip(ds, _seeds(recipe.seed))
-        ds = ds.map(functools.partial(_augment, recipe=recipe), tf.data.AUTOTUNE)
+        ds = ds.map(lambda example, seed: (augmented(example[0], seed, recipe, channels), example[1]), tf.data.AUTOTUNE)
     ds = ds.batch(min(recipe.batch_size, count), drop_remainder=training)
     ds = ds.map(lambda image, label: (normalize(image, VARIANTS[recipe.variant].pixels), label), tf.data.AUTOTUNE)
     return ds.prefetch(tf.data.AUTOTUNE)
@@ -78,27 +77,54 @@ def centre_square(image: tf.Tensor) -> tf.Tensor:
     return image[top : top + side, left : left + side]
 
 
-def _decoded(builder, split, recipe: Recipe, shuffle: bool) -> tf.data.Dataset:
+def augmented(image: tf.Tensor, seed: tf.Tensor, recipe: Recipe, channels: int) -> tf.Tensor:
+    """What training makes of one picture.
+
+    Args:
+        image: with the paper's augmentation the encoded picture, a scalar string; else uint8 `(size, size, channels)`.
+        seed: `(2,)` integers that decide every draw.
+        recipe: which changes, and how large.
+        channels: 1 (grey) or 3.
+
+    Returns:
+        `(size, size, channels)` on the 0-255 scale.
+    """
+    paper, affine, flip = tf.unstack(tf.random.split(seed, 3))
+    if recipe.paper_augment:
+        image = augment.paper(image, paper, recipe.image_size, channels)
+    if recipe.rotate or recipe.zoom or recipe.shift:
+        image = augment.random_affine(image, affine, recipe.rotate, recipe.zoom, recipe.shift)
+    if recipe.flip:
+        image = augment.random_flip(image, flip)
+    return tf.ensure_shape(image, (recipe.image_size, recipe.image_size, channels))
+
+
+def window(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The window of a decoded picture that `augmented` crops with this seed under the paper's augmentation."""
+    return augment.paper_window(tf.shape(image), tf.random.split(seed, 3)[0])
+
+
+def encoded_pictures(builder: tfds.core.DatasetBuilder, split: str, recipe: Recipe) -> tf.data.Dataset:
+    """(encoded picture, label) of a split in the source's order."""
+    return _encoded(builder, split, recipe, shuffle=False)
+
+
+def _encoded(builder, split, recipe: Recipe, shuffle: bool) -> tf.data.Dataset:
     ds = builder.as_dataset(
         split,
         decoders={"image": tfds.decode.SkipDecoding()},
         shuffle_files=shuffle,
         read_config=tfds.ReadConfig(shuffle_seed=recipe.seed, try_autocache=False),
     )
-    channels = image_channels(builder)
-    return ds.map(lambda e: (decode(e["image"], recipe.image_size, channels), e["label"]), tf.data.AUTOTUNE)
+    return ds.map(lambda e: (e["image"], e["label"]))
+
+
+def _decoded(builder, split, recipe: Recipe, shuffle: bool) -> tf.data.Dataset:
+    size, channels = recipe.image_size, image_channels(builder)
+    ds = _encoded(builder, split, recipe, shuffle)
+    return ds.map(lambda picture, label: (decode(picture, size, channels), label), tf.data.AUTOTUNE)
 
 
 def _seeds(seed: int) -> tf.data.Dataset:
     """A fresh pair of integers for each image of each epoch."""
     return tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
-
-
-def _augment(example, seed, recipe: Recipe):
-    image, label = example
-    shape = image.shape
-    if recipe.rotate or recipe.zoom or recipe.shift:
-        image = augment.random_affine(image, seed, recipe.rotate, recipe.zoom, recipe.shift)
-    if recipe.flip:
-        image = augment.random_flip(image, seed + 1)  # another draw than the affine's
-    return tf.ensure_shape(image, shape), label

@@ -46,6 +46,8 @@ class Recipe:
 
     image_size: int = 224
     """Height and width that pictures are resized to."""
+    paper_augment: bool = False
+    """The paper's augmentation: 8-100 % crops, random interpolation, mirror, photometric distortions."""
     rotate: float = 0.0
     """Random rotation, at most this many degrees either way."""
     zoom: float = 0.0
@@ -135,6 +137,12 @@ def preset(name: str) -> Recipe:
         f"Expected recipe to be one of {', '.join(map(repr, PRESETS))} or a .json file; "
         f"Received: recipe={name!r}.{hint}"
     )
+
+
+def for_source(source: str) -> Recipe:
+    """The preset made for a source, or the defaults with the paper's augmentation."""
+    made = [recipe for recipe in PRESETS.values() if recipe.source == source]
+    return made[0] if made else Recipe(source=source, paper_augment=True)
 
 
 def read(path: str | os.PathLike) -> Recipe:

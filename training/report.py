@@ -9,14 +9,19 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from training import pipeline, sources
 from training.evaluate import Predictions
+from training.recipe import Recipe
 
 HEAD_COLOURS = {"main": "#e45756", "aux1": "#4c78a8", "aux2": "#54a24b"}
+WRONG = "#c0392b"
 
 
 def write(folder: Path, history: Path, predictions: Predictions, images: np.ndarray, classes: Sequence[str]) -> None:
@@ -30,9 +35,9 @@ def write(folder: Path, history: Path, predictions: Predictions, images: np.ndar
         classes: names in label order.
     """
     folder.mkdir(exist_ok=True)
-    _save(curves(read_history(history)), folder / "curves.png")
-    _save(confusion(predictions, classes), folder / "confusion.png")
-    _save(mistakes(predictions, images, classes), folder / "mistakes.png")
+    save(curves(read_history(history)), folder / "curves.png")
+    save(confusion(predictions, classes), folder / "confusion.png")
+    save(mistakes(predictions, images, classes), folder / "mistakes.png")
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
@@ -97,27 +102,67 @@ def mistakes(predictions: Predictions, images: np.ndarray, classes: Sequence[str
     for axes in grid:
         axes.set_axis_off()
     for axes, index in zip(figure.axes, worst, strict=False):
-        picture = images[index]
-        axes.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
         wrong = predicted[index] != labels[index]
-        axes.set_title(
-            f"{classes[labels[index]]} {own[index]:.1%}"
-            + (f"\nseen as {classes[predicted[index]]} {probabilities[index].max():.1%}" if wrong else ""),
-            fontsize=8,
-            color="#c0392b" if wrong else "black",
-        )
+        seen_as = f"\nseen as {classes[predicted[index]]} {probabilities[index].max():.1%}" if wrong else ""
+        _show(axes, images[index], f"{classes[labels[index]]} {own[index]:.1%}{seen_as}")
         if wrong:
-            axes.set_axis_on()
-            axes.set_xticks([])
-            axes.set_yticks([])
-            for spine in axes.spines.values():
-                spine.set(color="#c0392b", linewidth=2)
+            axes.title.set_color(WRONG)
+            _frame(axes, WRONG)
     count = int((predicted != labels).sum())
     figure.suptitle(f"{count} of {len(labels):,} wrong; least probable first, wrong ones in red", fontsize=10)
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def augmentation(recipe: Recipe, rows: int, columns: int) -> Figure:
+    """What training sees: a training picture a row, on the left as it is, then `columns` draws of its augmentation.
+
+    With the paper's augmentation each draw has a colour, and its crop is drawn on the picture in it.
+
+    Raises:
+        ValueError: the source cannot be used.
+    """
+    builder, splits = sources.load(recipe)
+    channels = pipeline.image_channels(builder)
+    figure = Figure(figsize=(1.7 * (columns + 1), 1.75 * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, columns + 1, squeeze=False)
+    examples = pipeline.encoded_pictures(builder, splits.train, recipe).take(rows)
+    for row, (encoded, label) in enumerate(examples):
+        picture = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+        source = encoded if recipe.paper_augment else pipeline.decode(encoded, recipe.image_size, channels)
+        _show(grid[row, 0], picture.numpy(), sources.class_names(builder)[int(label)])
+        for column in range(columns):
+            seed = tf.constant([recipe.seed + row, column])
+            seen = pipeline.augmented(source, seed, recipe, channels).numpy().round().astype("uint8")
+            _show(grid[row, column + 1], seen, "")
+            if recipe.paper_augment:
+                _frame(grid[row, column + 1], f"C{column % 10}")
+                top, left, height, width = pipeline.window(picture, seed).numpy()
+                box = Rectangle((left, top), width, height, fill=False, edgecolor=f"C{column % 10}", linewidth=1.5)
+                grid[row, 0].add_patch(box)
+    for axes in grid.flat:
+        if not axes.images:
+            axes.set_axis_off()
+    figure.suptitle(f"{recipe.source}: as it is, and as training sees it at {recipe.image_size} px", fontsize=10)
+    return figure
+
+
+def _show(axes, picture: np.ndarray, title: str) -> None:
+    axes.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title, fontsize=8)
+    axes.set_axis_off()
+
+
+def _frame(axes, colour: str) -> None:
+    axes.set_axis_on()
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=2)
+
+
+def save(figure: Figure, path: str | os.PathLike) -> None:
+    """Writes a PNG file, whole or not at all."""
+    path = Path(path)
     part = path.with_name(f".{path.name}.part")
     figure.savefig(part, format="png", dpi=110)
     os.replace(part, path)
