@@ -39,6 +39,8 @@ class Evaluate:
     """Folder of the run."""
     split: str | None = None
     """TFDS split, e.g. test or train[:500]."""
+    crops: Literal[1, 10, 144] = 1
+    """Views of each image to average over, as in the paper."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -178,7 +180,7 @@ def _train(command: Train, argv: list[str]) -> None:
 def _evaluate(command: Evaluate, argv: list[str]) -> None:
     from training.evaluate import evaluate
 
-    result = evaluate(command.run, command.split)
+    result = evaluate(command.run, command.split, command.crops)
     if command.json:
         print(json.dumps(result, indent=2))
     else:

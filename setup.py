@@ -30,6 +30,7 @@ setup(
         "jax": ["jax>=0.6"],
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "tpu": ["jax[tpu]>=0.6"],
+        "bench": ["torch>=2.9", "torchvision>=0.24", "scikit-image>=0.25"],
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=1.18", "jax>=0.6"],
     },
     entry_points={"console_scripts": ["googlenet = googlenet:main"]},

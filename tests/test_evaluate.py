@@ -23,6 +23,42 @@ def test_top5_and_nan():
     assert (result["top1"], result["top5"]) == (0, 0.5)
 
 
+def reference_views(height, width, size, count):
+    """Boxes in pixels of the original as (top, left, height, width, mirrored), in NumPy, one by one."""
+    boxes = []
+    for scale in {10: [256], 144: [256, 288, 320, 352]}[count]:
+        side = round(scale * size / 224)
+        factor = side / min(height, width)
+        rows, columns = round(height * factor), round(width * factor)
+        for third in [0, 1, 2] if count == 144 else [1]:
+            y, x = [(0, slack // 2, slack)[third] for slack in (rows - side, columns - side)]
+            room = side - size
+            for dy, dx in [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]:
+                boxes.append(((y + dy) / factor, (x + dx) / factor, size / factor, size / factor))
+            if count == 144:
+                boxes.append((y / factor, x / factor, side / factor, side / factor))
+    return [(*box, False) for box in boxes] + [(*box, True) for box in boxes]
+
+
+@pytest.mark.parametrize("count", [10, 144])
+@pytest.mark.parametrize(("height", "width", "size"), [(300, 400, 224), (500, 333, 224), (240, 240, 112), (40, 64, 32)])
+def test_views_are_the_papers_crops_one_by_one(count, height, width, size):
+    # Red and green tell the row and column of each pixel of the original, so that every crop says where it lies.
+    where = np.stack([*np.indices((height, width)), np.zeros((height, width))], axis=-1).astype("float32")
+    scale = 255 / max(height, width)
+    result = evaluate.views(tf.constant(where * scale), size, count).numpy() / scale
+    boxes = reference_views(height, width, size, count)
+    assert len(boxes) == len(result) == count
+    inner = slice(4, -4)  # at its border the interpolation bends the ramp
+    centre = (np.arange(size) + 0.5) / size
+    for view, (top, left, box_height, box_width, mirrored) in zip(result, boxes):
+        rows, columns = top + centre * box_height - 0.5, left + centre * box_width - 0.5
+        if mirrored:
+            columns = columns[::-1]
+        np.testing.assert_allclose(view[inner, inner, 0], np.tile(rows[inner, None], (1, size - 8)), atol=1.0)
+        np.testing.assert_allclose(view[inner, inner, 1], np.tile(columns[None, inner], (size - 8, 1)), atol=1.0)
+
+
 def test_predict_counts_a_partial_batch():
     model = build_googlenet(input_shape=(32, 32, 1), classes=3, width_multiplier=0.1)
     x, y = np.random.default_rng(0).normal(size=(7, 32, 32, 1)).astype("float32"), np.arange(7) % 3

@@ -8,6 +8,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from training import evaluate
@@ -72,6 +73,27 @@ def test_evaluate_gives_the_numbers_of_the_run_again(finished):
     assert (result["split"], result["images"]) == ("test[:100]", 100)
     for head, scores in result["heads"].items():
         assert scores == pytest.approx(metrics["heads"][head], abs=1e-5)
+
+
+@pytest.mark.parametrize("crops", [10, 144])
+def test_crops_average_the_probabilities_of_every_view(finished, recipe, crops):
+    from inception_v1.preprocessing import normalize
+    from training import sources
+
+    folder, _ = finished
+    builder, _ = sources.load(recipe)
+    model = RunFolder(folder).model()
+    predictions = evaluate.predict_views(model, builder, "test[:3]", recipe, crops)
+    for index, example in enumerate(builder.as_dataset("test[:3]")):
+        views = evaluate.views(tf.cast(example["image"], tf.float32), 32, crops)
+        each = model.predict(normalize(views, "signed"), verbose=0)
+        assert predictions.labels[index] == example["label"]
+        for head, probabilities in each.items():
+            np.testing.assert_allclose(predictions.by_head[head][index], probabilities.mean(axis=0), atol=1e-5)
+    result = evaluate.evaluate(folder, "test[:7]", crops)
+    assert (result["crops"], result["images"]) == (crops, 7)
+    with pytest.raises(ValueError, match="crops to be one of 1, 10, 144"):
+        evaluate.evaluate(folder, crops=12)
 
 
 def test_classify_agrees_with_evaluation_and_refuses_bad_files(finished, recipe, tmp_path):

@@ -10,11 +10,16 @@ import tensorflow as tf
 
 from inception_v1 import VARIANTS, GoogLeNet
 from inception_v1.preprocessing import normalize
+from inception_v1.spec import check_choice
 from training import pipeline, sources
+from training.recipe import Recipe
 from training.run import RunFolder
 
 if typing.TYPE_CHECKING:
     import keras
+
+
+VIEW_SCALES = {10: (256,), 144: (256, 288, 320, 352)}  # shorter side for a 224 px network
 
 
 class Predictions(typing.NamedTuple):
@@ -34,6 +39,58 @@ def predict(model: GoogLeNet, ds: tf.data.Dataset, callbacks: Sequence["keras.ca
     labels = np.concatenate([label.numpy() for label in ds.map(lambda image, label: label)])
     by_head = model.predict(ds, verbose=0, callbacks=list(callbacks))
     return Predictions(by_head, labels)
+
+
+def views(image: tf.Tensor, size: int, count: int) -> tf.Tensor:
+    """The crops that the paper averages over.
+
+    144: the shorter side at 256, 288, 320 and 352 pixels, the left (top), centre and right (bottom) square of each, of
+    each square its four corners, its centre and the whole resized. 10: the corners and the centre of the centre square
+    at 256. Then the mirror image of each. For networks of another input size than 224 all scales change with it.
+
+    Args:
+        image: float32 `(height, width, channels)`.
+        size: height and width of the network's input, pixels.
+        count: 10 or 144.
+
+    Returns:
+        float32 `(count, size, size, channels)`: by scale, by square, by crop; the second half mirrors the first.
+
+    Source: arXiv 1409.4842, section 7; Krizhevsky et al. 2012, section 4.1 for the ten.
+    """
+    crops = []
+    for scale in VIEW_SCALES[count]:
+        side = round(scale * size / 224)
+        shape = tf.cast(tf.shape(image)[:2], tf.float32)
+        scaled = tf.cast(tf.round(shape * side / tf.reduce_min(shape)), tf.int32)
+        resized, slack = pipeline.resize(image, scaled), scaled - side  # one of the slacks is zero
+        offsets = (slack * 0, slack // 2, slack) if count == 144 else (slack // 2,)
+        for offset in offsets:
+            square = resized[offset[0] : offset[0] + side, offset[1] : offset[1] + side]
+            room = side - size
+            places = ((0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2))
+            crops += [square[top : top + size, left : left + size] for top, left in places]
+            if count == 144:
+                crops.append(pipeline.resize(square, (size, size)))
+    stacked = tf.clip_by_value(tf.stack(crops), 0, 255)
+    return tf.ensure_shape(tf.concat([stacked, stacked[:, :, ::-1]], 0), (count, size, size, image.shape[-1]))
+
+
+def predict_views(model: GoogLeNet, builder, split: str, recipe: Recipe, count: int) -> Predictions:
+    """Probabilities averaged over the `count` views of every image of a split. See `views`."""
+    size, _, channels = model.spec.input_shape
+    pixels = VARIANTS[recipe.variant].pixels
+    ds = pipeline.encoded_pictures(builder, split, recipe).map(
+        lambda encoded, label: (normalize(views(pipeline.decode_whole(encoded, channels), size, count), pixels), label),
+        tf.data.AUTOTUNE,
+    )
+    outputs: dict[str, list[np.ndarray]] = {head: [] for head in model.spec.heads}
+    labels = []
+    for crops, label in ds.batch(max(1, recipe.batch_size // count)).prefetch(1):
+        for head, probabilities in model.predict_on_batch(tf.reshape(crops, (-1, size, size, channels))).items():
+            outputs[head].append(probabilities.reshape(len(label), count, -1).mean(axis=1))
+        labels.append(label.numpy())
+    return Predictions({head: np.concatenate(parts) for head, parts in outputs.items()}, np.concatenate(labels))
 
 
 def score(predictions: Predictions) -> dict[str, dict[str, float]]:
@@ -56,19 +113,21 @@ def score(predictions: Predictions) -> dict[str, dict[str, float]]:
     return result
 
 
-def evaluate(folder: str | os.PathLike, split: str | None = None) -> dict[str, typing.Any]:
+def evaluate(folder: str | os.PathLike, split: str | None = None, crops: int = 1) -> dict[str, typing.Any]:
     """Evaluates the best model of a run.
 
     Args:
         folder: of the run.
         split: TFDS split specification; None for the run's test split.
+        crops: views of each image whose probabilities are averaged: 1, 10 or 144 (see `views`).
 
     Returns:
-        {"split": ..., "images": count, "heads": as `score` returns}.
+        {"split": ..., "crops": ..., "images": count, "heads": as `score` returns}.
 
     Raises:
-        ValueError: not a run, no trained model yet, or an unknown split.
+        ValueError: not a run, no trained model yet, an unknown split, or another number of crops.
     """
+    check_choice("crops", crops, (1, *VIEW_SCALES))
     run = RunFolder(folder)
     model, recipe = run.model(), run.recipe()
     if split is not None:
@@ -78,8 +137,11 @@ def evaluate(folder: str | os.PathLike, split: str | None = None) -> dict[str, t
         raise ValueError(
             f"Expected the classes that {str(folder)!r} was trained on; Received: others from {recipe.source!r}."
         )
-    predictions = predict(model, pipeline.batches(builder, splits.test, recipe, training=False))
-    return {"split": splits.test, "images": len(predictions.labels), "heads": score(predictions)}
+    if crops == 1:
+        predictions = predict(model, pipeline.batches(builder, splits.test, recipe, training=False))
+    else:
+        predictions = predict_views(model, builder, splits.test, recipe, crops)
+    return {"split": splits.test, "crops": crops, "images": len(predictions.labels), "heads": score(predictions)}
 
 
 def classify(folder: str | os.PathLike, pictures: Sequence[str], top: int = 5) -> dict[str, list[tuple[str, float]]]:

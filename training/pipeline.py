@@ -59,14 +59,21 @@ def decode(encoded: tf.Tensor, size: int, channels: int) -> tf.Tensor:
     Returns:
         uint8 `(size, size, channels)`.
     """
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    image = centre_square(image)
-    if channels == 1:
-        image = tf.image.rgb_to_grayscale(tf.cast(image, tf.float32))
-    # Enlarging interpolates smoothly; reducing averages over what each pixel covers.
-    image = tf.image.resize(image, (size, size), "bicubic", antialias=True)
+    image = resize(centre_square(decode_whole(encoded, channels)), (size, size))
     image = tf.saturate_cast(tf.round(image), tf.uint8)
     return tf.ensure_shape(image, (size, size, channels))
+
+
+def decode_whole(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """A picture as `decode` reads it, at its own size: float32 `(height, width, channels)` on the 0-255 scale."""
+    image = tf.cast(tf.io.decode_image(encoded, channels=3, expand_animations=False), tf.float32)
+    # Rounded, since the weights of red, green and blue add up to 0.9999: a grey picture keeps its values.
+    return tf.round(tf.image.rgb_to_grayscale(image)) if channels == 1 else image
+
+
+def resize(image: tf.Tensor, shape: tuple[int, int] | tf.Tensor) -> tf.Tensor:
+    """The resizing of every evaluation: bicubic, and reducing averages over what each pixel covers. float32."""
+    return tf.image.resize(image, shape, "bicubic", antialias=True)
 
 
 def centre_square(image: tf.Tensor) -> tf.Tensor:

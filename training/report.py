@@ -170,7 +170,8 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
 
 def score_table(result: dict[str, Any]) -> Table:
     """Top-1, top-5 and loss of each head, from what `evaluate` returns or `metrics.json` holds."""
-    table = Table(title=f"{result['images']:,} images of {result.get('split') or result['splits']['test']}")
+    crops = f", {result['crops']} crops each" if result.get("crops", 1) > 1 else ""
+    table = Table(title=f"{result['images']:,} images of {result.get('split') or result['splits']['test']}{crops}")
     for title in ("head", "top-1", "top-5", "loss"):
         table.add_column(title, justify="left" if title == "head" else "right")
     for head, scores in result["heads"].items():
