@@ -179,8 +179,9 @@ def _train(command: Train, argv: list[str]) -> None:
 
 def _evaluate(command: Evaluate, argv: list[str]) -> None:
     from training.evaluate import evaluate
+    from training.report import track
 
-    result = evaluate(command.run, command.split, command.crops)
+    result = evaluate(command.run, command.split, command.crops, track)
     if command.json:
         print(json.dumps(result, indent=2))
     else:

@@ -131,6 +131,7 @@ class GoogLeNet(keras.Model):
         """
         if self.spec.include_top:
             loss = self._by_head("loss", loss, default=self._default_loss())
+            loss = {head: value for head, value in loss.items() if value is not None}
             weights = {head: LOSS_WEIGHTS[head] for head in loss}
             loss_weights = {**weights, **self._by_head("loss_weights", loss_weights, default=weights)}
             if loss_weights.keys() - loss.keys():

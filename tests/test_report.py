@@ -26,7 +26,8 @@ def test_confusion_counts_predictions_of_true_classes():
 
 
 def test_mistakes_come_first_with_their_names():
-    images = np.zeros((4, 8, 8, 1), "uint8")
+    images = {index: np.zeros((8, 8, 1), "uint8") for index in report.least_certain(PREDICTIONS)}
+    assert list(images) == [3, 1, 2, 0]
     figure = report.mistakes(PREDICTIONS, images, CLASSES)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["cow 10.0%\nseen as ant 80.0%", "bee 30.0%\nseen as ant 60.0%", "cow 60.0%", "ant 90.0%"]

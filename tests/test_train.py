@@ -83,7 +83,7 @@ def test_crops_average_the_probabilities_of_every_view(finished, recipe, crops):
     folder, _ = finished
     builder, _ = sources.load(recipe)
     model = RunFolder(folder).model()
-    predictions = evaluate.predict_views(model, builder, "test[:3]", recipe, crops)
+    predictions = evaluate.predict(model, evaluate.view_batches(builder, "test[:3]", recipe, crops))
     for index, example in enumerate(builder.as_dataset("test[:3]")):
         views = evaluate.views(tf.cast(example["image"], tf.float32), 32, crops)
         each = model.predict(normalize(views, "signed"), verbose=0)

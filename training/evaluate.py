@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -14,10 +14,6 @@ from inception_v1.spec import check_choice
 from training import pipeline, sources
 from training.recipe import Recipe
 from training.run import RunFolder
-
-if typing.TYPE_CHECKING:
-    import keras
-
 
 VIEW_SCALES = {10: (256,), 144: (256, 288, 320, 352)}  # shorter side for a 224 px network
 
@@ -34,11 +30,25 @@ class Predictions(typing.NamedTuple):
     labels: np.ndarray
 
 
-def predict(model: GoogLeNet, ds: tf.data.Dataset, callbacks: Sequence["keras.callbacks.Callback"] = ()) -> Predictions:
-    """Runs every head on every image of a dataset of (images, labels) batches, a partial last batch included."""
-    labels = np.concatenate([label.numpy() for label in ds.map(lambda image, label: label)])
-    by_head = model.predict(ds, verbose=0, callbacks=list(callbacks))
-    return Predictions(by_head, labels)
+def predict(model: GoogLeNet, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> Predictions:
+    """Runs every head on every image, a partial last batch included.
+
+    Args:
+        model: the network.
+        batches: of (images, labels); images `(batch, size, size, channels)`, or `(batch, views, size, size, channels)`
+            whose probabilities are averaged over the views.
+
+    Returns:
+        The probabilities and labels in order.
+    """
+    by_head: dict[str, list[np.ndarray]] = {head: [] for head in model.spec.heads}
+    labels = []
+    for images, label in batches:
+        flat = tf.reshape(images, (-1, *images.shape[-3:]))
+        for head, probabilities in model.predict_on_batch(flat).items():
+            by_head[head].append(probabilities.reshape(len(label), -1, probabilities.shape[-1]).mean(axis=1))
+        labels.append(label.numpy())
+    return Predictions({head: np.concatenate(parts) for head, parts in by_head.items()}, np.concatenate(labels))
 
 
 def views(image: tf.Tensor, size: int, count: int) -> tf.Tensor:
@@ -76,21 +86,15 @@ def views(image: tf.Tensor, size: int, count: int) -> tf.Tensor:
     return tf.ensure_shape(tf.concat([stacked, stacked[:, :, ::-1]], 0), (count, size, size, image.shape[-1]))
 
 
-def predict_views(model: GoogLeNet, builder, split: str, recipe: Recipe, count: int) -> Predictions:
-    """Probabilities averaged over the `count` views of every image of a split. See `views`."""
-    size, _, channels = model.spec.input_shape
+def view_batches(builder, split: str, recipe: Recipe, count: int) -> tf.data.Dataset:
+    """Batches of (float32 `(batch, count, size, size, channels)` normalised, labels) of a split. See `views`."""
+    size, channels = recipe.image_size, pipeline.image_channels(builder)
     pixels = VARIANTS[recipe.variant].pixels
     ds = pipeline.encoded_pictures(builder, split, recipe).map(
         lambda encoded, label: (normalize(views(pipeline.decode_whole(encoded, channels), size, count), pixels), label),
         tf.data.AUTOTUNE,
     )
-    outputs: dict[str, list[np.ndarray]] = {head: [] for head in model.spec.heads}
-    labels = []
-    for crops, label in ds.batch(max(1, recipe.batch_size // count)).prefetch(1):
-        for head, probabilities in model.predict_on_batch(tf.reshape(crops, (-1, size, size, channels))).items():
-            outputs[head].append(probabilities.reshape(len(label), count, -1).mean(axis=1))
-        labels.append(label.numpy())
-    return Predictions({head: np.concatenate(parts) for head, parts in outputs.items()}, np.concatenate(labels))
+    return ds.batch(max(1, recipe.batch_size // count)).prefetch(1)
 
 
 def score(predictions: Predictions) -> dict[str, dict[str, float]]:
@@ -113,13 +117,19 @@ def score(predictions: Predictions) -> dict[str, dict[str, float]]:
     return result
 
 
-def evaluate(folder: str | os.PathLike, split: str | None = None, crops: int = 1) -> dict[str, typing.Any]:
+def evaluate(
+    folder: str | os.PathLike,
+    split: str | None = None,
+    crops: int = 1,
+    track: Callable[[tf.data.Dataset], Iterable] = iter,
+) -> dict[str, typing.Any]:
     """Evaluates the best model of a run.
 
     Args:
         folder: of the run.
         split: TFDS split specification; None for the run's test split.
         crops: views of each image whose probabilities are averaged: 1, 10 or 144 (see `views`).
+        track: wraps the dataset of batches, for instance to show progress.
 
     Returns:
         {"split": ..., "crops": ..., "images": count, "heads": as `score` returns}.
@@ -138,9 +148,10 @@ def evaluate(folder: str | os.PathLike, split: str | None = None, crops: int = 1
             f"Expected the classes that {str(folder)!r} was trained on; Received: others from {recipe.source!r}."
         )
     if crops == 1:
-        predictions = predict(model, pipeline.batches(builder, splits.test, recipe, training=False))
+        ds = pipeline.batches(builder, splits.test, recipe, training=False)
     else:
-        predictions = predict_views(model, builder, splits.test, recipe, crops)
+        ds = view_batches(builder, splits.test, recipe, crops)
+    predictions = predict(model, track(ds))
     return {"split": splits.test, "crops": crops, "images": len(predictions.labels), "heads": score(predictions)}
 
 

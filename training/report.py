@@ -3,12 +3,13 @@
 import csv
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import rich.progress
 import tensorflow as tf
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -24,19 +25,23 @@ HEAD_COLOURS = {"main": "#e45756", "aux1": "#4c78a8", "aux2": "#54a24b"}
 WRONG = "#c0392b"
 
 
-def write(folder: Path, history: Path, predictions: Predictions, images: np.ndarray, classes: Sequence[str]) -> None:
+def write(
+    folder: Path, history: Path, predictions: Predictions, pictures: Iterable[np.ndarray], classes: Sequence[str]
+) -> None:
     """Writes `curves.png`, `confusion.png` and `mistakes.png`.
 
     Args:
         folder: where they go; made if absent.
         history: the run's `history.csv`.
         predictions: of the test split.
-        images: uint8 `(images, height, width, channels)` of the test split, in the order of `predictions`.
+        pictures: uint8 `(height, width, channels)` each, of the test split in the order of `predictions`.
         classes: names in label order.
     """
     folder.mkdir(exist_ok=True)
     save(curves(read_history(history)), folder / "curves.png")
     save(confusion(predictions, classes), folder / "confusion.png")
+    shown = set(least_certain(predictions))
+    images = {index: picture for index, picture in enumerate(pictures) if index in shown}
     save(mistakes(predictions, images, classes), folder / "mistakes.png")
 
 
@@ -90,12 +95,24 @@ def confusion(predictions: Predictions, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def mistakes(predictions: Predictions, images: np.ndarray, classes: Sequence[str], most: int = 24) -> Figure:
-    """The images whose own class got the least probability; those predicted wrong are framed in red."""
+def least_certain(predictions: Predictions, most: int = 24) -> list[int]:
+    """Indices of the images whose own class got the least probability from the main head, worst first."""
+    own = predictions.by_head["main"][np.arange(len(predictions.labels)), predictions.labels]
+    return np.argsort(own, kind="stable")[:most].tolist()
+
+
+def mistakes(predictions: Predictions, images: Mapping[int, np.ndarray], classes: Sequence[str]) -> Figure:
+    """The least certain images, worst first; those predicted wrong are framed in red.
+
+    Args:
+        predictions: of the split.
+        images: index to uint8 `(height, width, channels)`, at least of `least_certain`.
+        classes: names in label order.
+    """
     probabilities, labels = predictions.by_head["main"], predictions.labels
     own = probabilities[np.arange(len(labels)), labels]
     predicted = probabilities.argmax(axis=1)
-    worst = np.argsort(own, kind="stable")[:most]
+    worst = least_certain(predictions)
     rows = -(-len(worst) // 8)
     figure = Figure(figsize=(14, 2.2 * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, 8, squeeze=False).flat
@@ -187,6 +204,11 @@ def class_table(picture: str, best: Sequence[tuple[str, float]]) -> Table:
     for name, probability in best:
         table.add_row(name, f"{probability:.2%}")
     return table
+
+
+def track(batches: tf.data.Dataset) -> Iterable:
+    """The batches, with a bar on standard error while they last."""
+    return rich.progress.track(batches, "evaluating", int(batches.cardinality()), console=Console(stderr=True))
 
 
 class ShowProgress(keras.callbacks.Callback):

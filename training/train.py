@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from inception_v1 import GoogLeNet, Spec
@@ -75,8 +74,8 @@ def train(
         )
         predictions = evaluate.predict(run.model(), pipeline.batches(builder, splits.test, recipe, training=False))
         metrics |= {"images": len(predictions.labels), "heads": evaluate.score(predictions)}
-        images = np.stack(list(pipeline.pictures(builder, splits.test, recipe).as_numpy_iterator()))
-        report.write(run / runs.REPORT, run / runs.HISTORY, predictions, images, classes)
+        pictures = pipeline.pictures(builder, splits.test, recipe).as_numpy_iterator()
+        report.write(run / runs.REPORT, run / runs.HISTORY, predictions, pictures, classes)
     return metrics
 
 
