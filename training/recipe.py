@@ -97,7 +97,7 @@ class Recipe:
 
 
 PRESETS = {
-    # 1,437 images of 8x8 pixels, enlarged to 32: 99.7-100 % test top-1 in about 90 s on 2 cores (README).
+    # 1,437 images of 8x8 pixels, enlarged to 32: 99.7-100 % test top-1 in about 75 s on 2 cores (README).
     "digits": Recipe(
         source="digits",
         width_multiplier=0.5,  # half the channels lose nothing here
