@@ -26,7 +26,7 @@ def batches(builder: tfds.core.DatasetBuilder, split: str, recipe: Recipe, train
     """
     count, channels = sources.size(builder, split), image_channels(builder)
     whole_pictures = training and recipe.paper_augment  # each epoch decodes another part of them
-    ds = (_encoded if whole_pictures else _decoded)(builder, split, recipe, shuffle=training)
+    ds = (encoded_pictures if whole_pictures else _decoded)(builder, split, recipe, shuffle=training)
     if not whole_pictures and count * recipe.image_size**2 * channels <= CACHE_BYTES:
         ds = ds.cache()  # decoded and resized, before anything random
     if training:
@@ -111,12 +111,10 @@ def window(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return augment.paper_window(tf.shape(image), tf.random.split(seed, 3)[0])
 
 
-def encoded_pictures(builder: tfds.core.DatasetBuilder, split: str, recipe: Recipe) -> tf.data.Dataset:
-    """(encoded picture, label) of a split in the source's order."""
-    return _encoded(builder, split, recipe, shuffle=False)
-
-
-def _encoded(builder, split, recipe: Recipe, shuffle: bool) -> tf.data.Dataset:
+def encoded_pictures(
+    builder: tfds.core.DatasetBuilder, split: str, recipe: Recipe, shuffle: bool = False
+) -> tf.data.Dataset:
+    """(encoded picture, label) of a split, in the source's order or with its files shuffled."""
     ds = builder.as_dataset(
         split,
         decoders={"image": tfds.decode.SkipDecoding()},
@@ -128,7 +126,7 @@ def _encoded(builder, split, recipe: Recipe, shuffle: bool) -> tf.data.Dataset:
 
 def _decoded(builder, split, recipe: Recipe, shuffle: bool) -> tf.data.Dataset:
     size, channels = recipe.image_size, image_channels(builder)
-    ds = _encoded(builder, split, recipe, shuffle)
+    ds = encoded_pictures(builder, split, recipe, shuffle)
     return ds.map(lambda picture, label: (decode(picture, size, channels), label), tf.data.AUTOTUNE)
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from training import pipeline, sources
 from training.evaluate import Predictions
 from training.recipe import Recipe
+from training.run import written_whole
 
 HEAD_COLOURS = {"main": "#e45756", "aux1": "#4c78a8", "aux2": "#54a24b"}
 WRONG = "#c0392b"
@@ -179,10 +180,8 @@ def _frame(axes, colour: str) -> None:
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
     """Writes a PNG file, whole or not at all."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=110)
-    os.replace(part, path)
+    with written_whole(Path(path)) as part:
+        figure.savefig(part, format="png", dpi=110)
 
 
 def score_table(result: dict[str, Any]) -> Table:

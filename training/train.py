@@ -109,10 +109,9 @@ class KeepBest(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if logs["val_main_accuracy"] >= self._best:
-            part = self._path.with_name(f".{self._path.stem}.part.keras")
             self._bare.set_weights(self.model.get_weights())
-            self._bare.save(part)
-            os.replace(part, self._path)
+            with runs.written_whole(self._path) as part:
+                self._bare.save(part)
             self._best, self.best_epoch = logs["val_main_accuracy"], epoch + 1
         self.epochs = epoch + 1
 
