@@ -152,6 +152,7 @@ def _prepare_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+            tf.get_logger().setLevel("ERROR")  # such as what TFDS calls that is deprecated
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

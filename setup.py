@@ -23,6 +23,7 @@ setup(
         "scikit-learn>=1.5",  # the digits
         "matplotlib>=3.9",
         "pillow>=11",
+        "filelock>=3.16",
         "rich>=13",
         "tyro>=1.0",
     ],

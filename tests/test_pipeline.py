@@ -4,6 +4,7 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from inception_v1.preprocessing import normalize
@@ -17,31 +18,6 @@ def encoded(picture, kind, **options):
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_format_decodes_to_its_centre_square(kind, channels):
-    colours = np.zeros((30, 50, 3), "uint8")
-    colours[:, 10:40] = (200, 40, 90)  # the centre square; red elsewhere would show
-    colours[:, :10], colours[:, 40:] = (255, 0, 0), (255, 0, 0)
-    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
-    image = pipeline.decode(encoded(Image.fromarray(colours), kind, **options), 24, channels).numpy()
-    assert (image.shape, image.dtype) == ((24, 24, channels), np.uint8)
-    expected = (200, 40, 90) if channels == 3 else (0.2989 * 200 + 0.587 * 40 + 0.114 * 90,)
-    np.testing.assert_allclose(image[4:-4, 4:-4].mean(axis=(0, 1)), expected, atol=3)
-
-
-def test_grey_survives_unchanged_at_its_own_size():
-    grey = np.random.default_rng(0).integers(0, 256, (28, 28), "uint8")
-    image = pipeline.decode(encoded(Image.fromarray(grey), "PNG"), 28, 1).numpy()
-    np.testing.assert_array_equal(image[..., 0], grey)
-
-
-def test_animated_gif_gives_its_first_frame():
-    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
-    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(pipeline.decode(data, 20, 3)[10, 10], (255, 0, 0))
 
 
 @pytest.fixture
@@ -66,26 +42,141 @@ def test_evaluation_sees_every_image_once_in_order(digits):
     np.testing.assert_array_equal(collect(ds)[1], labels)
 
 
-def test_training_batches_are_full_and_differ_between_epochs(digits):
+def epochs_of(ds, steps):
+    """Images and labels of each epoch."""
+    images, labels = zip(*ds.as_numpy_iterator())
+    return [
+        (np.concatenate(images[start : start + steps]), np.concatenate(labels[start : start + steps]))
+        for start in range(0, len(images), steps)
+    ]
+
+
+def test_training_batches_are_full_and_every_image_comes_once_an_epoch(digits):
     recipe, builder, splits = digits
-    ds = pipeline.batches(builder, splits.train, recipe, training=True)
-    assert ds.element_spec[0].shape == (100, 32, 32, 1)
-    assert ds.cardinality() == 12  # 1,293 images
-    first, second = collect(ds), collect(ds)
+    plain = dataclasses.replace(recipe, rotate=0, zoom=0, shift=0, epochs=2, batch_size=431)  # 3 x 431 = 1,293
+    ds = pipeline.batches(builder, splits.train, plain, training=True)
+    assert ds.element_spec[0].shape == (431, 32, 32, 1)
+    assert ds.cardinality() == 6
+    first, second = epochs_of(ds, 3)
+    expected, _ = collect(pipeline.batches(builder, splits.train, plain, training=False))
+    for images, _ in (first, second):
+        sums = [np.sort(pixels.sum(axis=(1, 2, 3))) for pixels in (images, expected)]
+        np.testing.assert_allclose(*sums, rtol=1e-6)
     assert not np.array_equal(first[1], second[1])
-    assert not np.array_equal(np.sort(first[0].sum(axis=(1, 2, 3))), np.sort(second[0].sum(axis=(1, 2, 3))))
 
 
-def test_the_seed_decides_every_pixel(digits):
-    recipe, builder, splits = digits
-    runs = []
-    for seed in (0, 0, 1):
-        ds = pipeline.batches(builder, splits.train, dataclasses.replace(recipe, seed=seed), training=True)
-        runs.append([collect(ds) for _ in range(2)])
-    for epoch in range(2):
-        np.testing.assert_array_equal(runs[0][epoch][0], runs[1][epoch][0])
-        np.testing.assert_array_equal(runs[0][epoch][1], runs[1][epoch][1])
-    assert not np.array_equal(runs[0][0][0], runs[2][0][0])
+class Shards(tfds.core.GeneratorBasedBuilder):
+    """Pictures in several TFRecord files."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(num_classes=3),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        random = np.random.default_rng(0)
+        for i in range(60):
+            yield i, {"image": random.integers(0, 256, (30 + i, 40, 3), "uint8"), "label": i % 3}
+
+
+@pytest.fixture(params=["memory", "encoded in memory", "files", "shards"])
+def source(request, tmp_path, data_dir, monkeypatch):
+    """A recipe with all its randomness, a prepared source, and the split that trains, for each way to read one."""
+    changes = {"rotate": 10, "flip": True, "erase": 0.5, "mixup": 0.2, "cutmix": 1.0, "seed": 3, "epochs": 3}
+    recipe = Recipe(image_size=32, batch_size=7, **changes)
+    if request.param == "memory":
+        recipe = dataclasses.replace(recipe, source=make_folder(tmp_path, count=20))
+    elif request.param == "files":
+        recipe = dataclasses.replace(recipe, source=make_folder(tmp_path, count=20), paper_augment=True)
+    else:
+        recipe = dataclasses.replace(recipe, source="shards", data_dir=data_dir, paper_augment=True)
+    builder, _ = sources.load(recipe)
+    if request.param == "shards":
+        monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    assert (pipeline._by_index(builder, "train", recipe, ()) is None) == (request.param == "shards")
+    return recipe, builder
+
+
+def test_nothing_but_seed_epoch_and_place_decides_the_pixels(source):
+    recipe, builder = source
+    steps = pipeline.steps_per_epoch(builder, "train", recipe)
+    ds = pipeline.batches(builder, "train", recipe, training=True)
+    whole = epochs_of(ds, steps)
+    assert len(whole) == 3
+    assert not np.array_equal(whole[0][0], whole[1][0])
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.autotune.enabled = False
+    later = pipeline.batches(builder, "train", recipe, training=True, first_epoch=1).with_options(options)
+    assert later.cardinality() == 2 * steps
+    for (images, labels), again in zip(whole[1:], epochs_of(later, steps), strict=True):
+        np.testing.assert_array_equal(images, again[0])
+        np.testing.assert_array_equal(labels, again[1])
+    other = pipeline.batches(builder, "train", dataclasses.replace(recipe, seed=4), training=True)
+    assert not np.array_equal(epochs_of(other, steps)[0][0], whole[0][0])
+
+
+def test_a_data_service_makes_every_batch_once(source):
+    """Two workers; what they make is what one process makes, in any order."""
+    recipe, builder = source
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = dispatcher.target.split("://")[1]
+    workers = [service.WorkerServer(service.WorkerConfig(dispatcher_address=address)) for _ in range(2)]
+    ds = pipeline.batches(builder, "train", recipe, training=True, service=dispatcher.target)
+    served = [images for images, _ in ds.as_numpy_iterator()]
+    alone = [images for images, _ in pipeline.batches(builder, "train", recipe, training=True).as_numpy_iterator()]
+    assert sorted(images.tobytes() for images in served) == sorted(images.tobytes() for images in alone)
+    assert len(workers) == 2
+
+
+def test_unreadable_pictures_are_named_and_left_out(tmp_path):
+    source = make_folder(tmp_path, count=20, suffixes=(".jpg", ".png"))
+    bad = {}
+    for name, data in {
+        "empty.jpg": b"",
+        "text.png": b"hello",
+        "huge.png": encoded(Image.new("1", (20_000, 20_000)), "PNG"),
+        "cut.jpg": (tmp_path / "cat" / "0.jpg").read_bytes()[:-600],
+    }.items():
+        bad[name] = tmp_path / "cat" / name
+        bad[name].write_bytes(data)
+    good = {
+        "thin.png": encoded(Image.new("RGB", (1000, 1)), "PNG"),
+        "png.jpg": encoded(Image.new("RGB", (50, 50)), "PNG"),
+        "moving.gif": encoded(
+            Image.new("RGB", (9, 9)), "GIF", save_all=True, append_images=[Image.new("1", (9, 9))] * 2
+        ),
+    }
+    for name, data in good.items():
+        (tmp_path / "dog" / name).write_bytes(data)
+    recipe = Recipe(source=source, image_size=32, batch_size=8, epochs=1)
+    builder, _ = sources.load(recipe)
+    skip = pipeline.unreadable(builder, "train")
+    assert sorted(skip) == sorted(map(str, bad.values()))
+    images, _ = collect(pipeline.batches(builder, "train", recipe, training=False, skip=skip))
+    assert len(images) == sources.size(builder, "train") - 4
+    for paper in (False, True):
+        changed = dataclasses.replace(recipe, paper_augment=paper)
+        images, _ = collect(pipeline.batches(builder, "train", changed, training=True, skip=skip))
+        assert len(images) == (sources.size(builder, "train") - 4) // 8 * 8
+
+
+def test_skipped_pictures_leave_sharded_files_too(data_dir, monkeypatch):
+    recipe = Recipe(source="shards", data_dir=data_dir, image_size=32, batch_size=5, epochs=1)
+    builder, _ = sources.load(recipe)
+    names = [name.decode() for name in sources.names(builder, "train").as_numpy_iterator()]
+    kept = names[7:]
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    images, _ = collect(pipeline.batches(builder, "train", recipe, training=True, skip=names[:7]))
+    assert len(images) == len(kept) // 5 * 5
 
 
 @pytest.mark.parametrize("paper", [False, True])
@@ -96,7 +187,7 @@ def test_labels_stay_with_their_images(tmp_path, paper):
         for i in range(20):
             Image.new("RGB", (40, 40), (shade,) * 3).save(tmp_path / name / f"{i}.png")
     changes = {"paper_augment": True} if paper else {"rotate": 10, "zoom": 0.1, "shift": 0.1, "flip": True}
-    recipe = Recipe(source=f"folder:{tmp_path}", image_size=32, batch_size=8, **changes)
+    recipe = Recipe(source=f"folder:{tmp_path}", image_size=32, batch_size=8, epochs=1, **changes)
     builder, _ = sources.load(recipe)
     images, labels = collect(pipeline.batches(builder, "train", recipe, training=True))
     assert images.shape == (40, 32, 32, 3)
@@ -112,7 +203,7 @@ def test_windows_are_those_that_training_crops():
     for number in range(5):
         seed = tf.constant([3, number])
         top, left, height, width = pipeline.window(tf.constant(picture), seed).numpy()
-        crop_seed = augment._paper_seeds(tf.random.split(seed, 3)[0])[0]
+        crop_seed = augment._paper_seeds(tf.random.split(seed, 4)[0])[0]
         cropped = augment.decode_window(encoded(Image.fromarray(picture), "PNG"), crop_seed).numpy()
         np.testing.assert_array_equal(cropped, picture[top : top + height, left : left + width])
         seen = pipeline.augmented(tf.constant(encoded(Image.fromarray(picture), "PNG")), seed, recipe, 3)
@@ -120,13 +211,8 @@ def test_windows_are_those_that_training_crops():
 
 
 def test_fewer_images_than_a_batch_still_train(tmp_path):
-    recipe = Recipe(source=make_folder(tmp_path), image_size=32, batch_size=64)
+    recipe = Recipe(source=make_folder(tmp_path), image_size=32, batch_size=64, epochs=1)
     builder, splits = sources.load(recipe)
     ds = pipeline.batches(builder, splits.train, recipe, training=True)
     assert ds.cardinality() == 1
     assert next(iter(ds))[0].shape[0] == sources.size(builder, splits.train)
-
-
-def test_broken_pictures_raise():
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        pipeline.decode(b"\xff\xd8\xff not a picture", 32, 3)

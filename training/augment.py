@@ -8,6 +8,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from training.decoding import bounded, decode_pixels
+
 CROP_AREA = (0.08, 1.0)  # arXiv 1409.4842, section 6: share of the image's area
 CROP_RATIO = (3 / 4, 4 / 3)  # and width over height
 CROP_ATTEMPTS = 10
@@ -106,11 +108,11 @@ def decode_window(encoded: tf.Tensor, seed: tf.Tensor, area=CROP_AREA, ratio=CRO
     def jpeg():
         window = inception_crop(tf.image.extract_jpeg_shape(encoded), seed, area, ratio)
         return tf.image.decode_and_crop_jpeg(
-            encoded, window, channels=3, dct_method="INTEGER_FAST", fancy_upscaling=False
+            bounded(encoded), window, channels=3, dct_method="INTEGER_FAST", fancy_upscaling=False
         )
 
     def other():
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        image = decode_pixels(encoded)
         return window_of(image, inception_crop(tf.shape(image), seed, area, ratio))
 
     return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
@@ -223,3 +225,75 @@ def random_affine(image: tf.Tensor, seed: tf.Tensor, rotate: float, zoom: float,
         fill_mode="NEAREST",
         fill_value=0.0,
     )[0]
+
+
+def random_erase(image: tf.Tensor, seed: tf.Tensor, probability: float, area=(0.02, 0.33), ratio=(0.3, 1 / 0.3)):
+    """Fills a rectangle with noise in some of the images. Source: Zhong et al., arXiv 1708.04896, uniform noise.
+
+    Args:
+        image: `(height, width, channels)` on the 0-255 scale.
+        seed: of the draws.
+        probability: of erasing.
+        area: smallest and largest share of the image's area.
+        ratio: smallest and largest width over height.
+
+    Returns:
+        float32 of the same shape.
+    """
+    chance, place, noise = tf.unstack(tf.random.split(seed, 3))
+    image = tf.cast(image, tf.float32)
+    top, left, height, width = tf.unstack(inception_crop(tf.shape(image), place, area, ratio))
+    rows, columns = tf.range(tf.shape(image)[0])[:, None], tf.range(tf.shape(image)[1])[None, :]
+    inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
+    erased = inside & (tf.random.stateless_uniform((), chance) < probability)
+    return tf.where(erased[..., None], tf.random.stateless_uniform(tf.shape(image), noise, 0.0, 255.0), image)
+
+
+def mixup(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, strength: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Blends each image and label of a batch with those of the image at the other end of the batch.
+
+    Args:
+        images: float32 `(batch, height, width, channels)`.
+        labels: float32 `(batch, classes)`.
+        seed: of the draw.
+        strength: alpha; the share of the first image is drawn for the batch from Beta(alpha, alpha).
+
+    Returns:
+        Images and labels of the same shapes.
+
+    Source: Zhang et al., arXiv 1710.09412.
+    """
+    share = _beta(strength, seed)
+    return share * images + (1 - share) * images[::-1], share * labels + (1 - share) * labels[::-1]
+
+
+def cutmix(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, strength: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pastes a window of the image at the other end of the batch into each; labels by their shares of the area.
+
+    Args:
+        images: `(batch, height, width, channels)`.
+        labels: float32 `(batch, classes)`.
+        seed: of the draws.
+        strength: alpha; the share of the area that is kept is drawn for the batch from Beta(alpha, alpha). The window
+            is centred anywhere and cut off at the border, as in the source.
+
+    Returns:
+        Images and labels of the same shapes.
+
+    Source: Yun et al., arXiv 1905.04899, algorithm 1.
+    """
+    share_seed, place = tf.unstack(tf.random.split(seed, 2))
+    shape = tf.cast(tf.shape(images)[1:3], tf.float32)
+    half = shape * tf.sqrt(1 - _beta(strength, share_seed)) / 2
+    centre = tf.random.stateless_uniform((2,), place) * shape
+    start, end = tf.round(tf.maximum(centre - half, 0)), tf.round(tf.minimum(centre + half, shape))
+    rows, columns = (tf.range(tf.cast(n, tf.float32)) for n in tf.unstack(shape))
+    inside = ((rows >= start[0]) & (rows < end[0]))[:, None] & ((columns >= start[1]) & (columns < end[1]))
+    kept = 1 - tf.reduce_prod((end - start) / shape)
+    return tf.where(inside[..., None], images[::-1], images), kept * labels + (1 - kept) * labels[::-1]
+
+
+def _beta(strength, seed):
+    """A draw from Beta(strength, strength)."""
+    draws = tf.random.stateless_gamma((2,), seed, strength)
+    return draws[0] / tf.reduce_sum(draws)

@@ -12,6 +12,7 @@ from inception_v1 import VARIANTS, GoogLeNet
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import check_choice
 from training import pipeline, sources
+from training.decoding import decode, decode_whole, resize
 from training.recipe import Recipe
 from training.run import RunFolder
 
@@ -73,7 +74,7 @@ def views(image: tf.Tensor, size: int, count: int) -> tf.Tensor:
         side = round(scale * size / 224)
         shape = tf.cast(tf.shape(image)[:2], tf.float32)
         scaled = tf.cast(tf.round(shape * side / tf.reduce_min(shape)), tf.int32)
-        resized, slack = pipeline.resize(image, scaled), scaled - side  # one of the slacks is zero
+        resized, slack = resize(image, scaled), scaled - side  # one of the slacks is zero
         offsets = (slack * 0, slack // 2, slack) if count == 144 else (slack // 2,)
         for offset in offsets:
             square = resized[offset[0] : offset[0] + side, offset[1] : offset[1] + side]
@@ -81,7 +82,7 @@ def views(image: tf.Tensor, size: int, count: int) -> tf.Tensor:
             places = ((0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2))
             crops += [square[top : top + size, left : left + size] for top, left in places]
             if count == 144:
-                crops.append(pipeline.resize(square, (size, size)))
+                crops.append(resize(square, (size, size)))
     stacked = tf.clip_by_value(tf.stack(crops), 0, 255)
     return tf.ensure_shape(tf.concat([stacked, stacked[:, :, ::-1]], 0), (count, size, size, image.shape[-1]))
 
@@ -90,8 +91,8 @@ def view_batches(builder, split: str, recipe: Recipe, count: int) -> tf.data.Dat
     """Batches of (float32 `(batch, count, size, size, channels)` normalised, labels) of a split. See `views`."""
     size, channels = recipe.image_size, pipeline.image_channels(builder)
     pixels = VARIANTS[recipe.variant].pixels
-    ds = pipeline.encoded_pictures(builder, split, recipe).map(
-        lambda encoded, label: (normalize(views(pipeline.decode_whole(encoded, channels), size, count), pixels), label),
+    ds = pipeline.encoded_pictures(builder, split).map(
+        lambda encoded, label: (normalize(views(decode_whole(encoded, channels), size, count), pixels), label),
         tf.data.AUTOTUNE,
     )
     return ds.batch(max(1, recipe.batch_size // count)).prefetch(1)
@@ -185,7 +186,7 @@ def classify(folder: str | os.PathLike, pictures: Sequence[str], top: int = 5) -
 
 def _read(picture: str, size: int, channels: int) -> tf.Tensor:
     try:
-        return pipeline.decode(tf.io.read_file(picture), size, channels)
+        return decode(tf.io.read_file(picture), size, channels)
     except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
         raise ValueError(f"Expected a picture file; Received: {picture!r}, which is no file.") from None
     except tf.errors.InvalidArgumentError:

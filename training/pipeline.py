@@ -1,87 +1,119 @@
-"""The `tf.data` chain from a source to batches."""
+"""The `tf.data` chain from a source to batches.
 
+Training keeps no state: the n-th picture of epoch e, and all that is drawn for it, follow from the recipe's seed, e and
+n. So a run that goes on after epoch e, one with other threads and one fed by other machines train on the same pixels.
+"""
+
+from collections.abc import Callable, Collection
+
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from inception_v1 import VARIANTS
 from inception_v1.preprocessing import normalize
 from training import augment, sources
+from training.decoding import bounded, decode, decode_pixels
 from training.recipe import Recipe
 
-CACHE_BYTES = 2**30  # images this small altogether stay decoded in memory
+CACHE_BYTES = 2**30  # pictures that are smaller than this altogether stay in memory
+SHUFFLE_BUFFER = 10_000  # pictures, where a dataset is read file by file
 
 
-def batches(builder: tfds.core.DatasetBuilder, split: str, recipe: Recipe, training: bool) -> tf.data.Dataset:
+def batches(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    recipe: Recipe,
+    training: bool,
+    *,
+    skip: Collection[str] = (),
+    first_epoch: int = 0,
+    service: str | None = None,
+) -> tf.data.Dataset:
     """Batches of one split.
 
     Args:
         builder: a prepared source.
         split: TFDS split specification.
-        recipe: its image size, augmentation, batch size, seed and pixel convention.
-        training: whether to shuffle, augment and drop the last partial batch (static shapes train faster).
+        recipe: its image size, augmentation, batch size, epochs, seed and pixel convention.
+        training: whether to shuffle, augment and leave out the last partial batch (static shapes train faster), all
+            epochs of the recipe one after the other. Else every picture once, in the source's order.
+        skip: names of pictures to leave out, as `unreadable` gives them.
+        first_epoch: of training, from 0.
+        service: address of a `tf.data` service ("grpc://HOST:PORT") whose workers run the chain. Each batch is made
+            once; they arrive in any order.
 
     Returns:
-        Dataset of (images float32 `(batch, size, size, channels)` normalised for the variant, labels int64 `(batch,)`).
-        Without `training` in the source's order, every image once.
+        Dataset of (images float32 `(batch, size, size, channels)` normalised for the variant, labels): int64
+        `(batch,)`, or float32 `(batch, classes)` where training mixes images.
     """
-    count, channels = sources.size(builder, split), image_channels(builder)
-    whole_pictures = training and recipe.paper_augment  # each epoch decodes another part of them
-    ds = (encoded_pictures if whole_pictures else _decoded)(builder, split, recipe, shuffle=training)
-    if not whole_pictures and count * recipe.image_size**2 * channels <= CACHE_BYTES:
-        ds = ds.cache()  # decoded and resized, before anything random
-    if training:
-        ds = ds.shuffle(min(count, 10_000), seed=recipe.seed)
-        ds = tf.data.Dataset.zip(ds, _seeds(recipe.seed))
-        ds = ds.map(lambda example, seed: (augmented(example[0], seed, recipe, channels), example[1]), tf.data.AUTOTUNE)
-    ds = ds.batch(min(recipe.batch_size, count), drop_remainder=training)
-    ds = ds.map(lambda image, label: (normalize(image, VARIANTS[recipe.variant].pixels), label), tf.data.AUTOTUNE)
+    pixels = VARIANTS[recipe.variant].pixels
+    if not training:
+        ds = _decoded(builder, split, recipe, skip)
+        if _decoded_bytes(builder, split, recipe) <= CACHE_BYTES:
+            ds = ds.cache()
+        ds = ds.batch(recipe.batch_size)
+        return ds.map(lambda image, label: (normalize(image, pixels), label), tf.data.AUTOTUNE).prefetch(1)
+
+    channels, classes = image_channels(builder), len(sources.class_names(builder))
+    steps = steps_per_epoch(builder, split, recipe, skip)
+    ds = _examples(builder, split, recipe, skip, first_epoch)
+    ds = ds.map(lambda image, label, seed: (augmented(image, seed, recipe, channels), label, seed), tf.data.AUTOTUNE)
+    ds = ds.batch(_batch_size(builder, split, recipe, skip), drop_remainder=True)
+    if recipe.mixup or recipe.cutmix:
+        ds = ds.map(lambda image, label, seed: (*mixed(image, tf.one_hot(label, classes), seed[0], recipe), seed))
+    ds = ds.map(lambda image, label, seed: (normalize(image, pixels), label), tf.data.AUTOTUNE)
+    if service:
+        policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+        ds = ds.apply(tf.data.experimental.service.distribute(policy, service))
+    ds = ds.apply(tf.data.experimental.assert_cardinality(steps * (recipe.epochs - first_epoch)))
     return ds.prefetch(tf.data.AUTOTUNE)
 
 
-def pictures(builder: tfds.core.DatasetBuilder, split: str, recipe: Recipe) -> tf.data.Dataset:
+def steps_per_epoch(builder, split: str, recipe: Recipe, skip: Collection[str] = ()) -> int:
+    """Batches of training in an epoch."""
+    return (sources.size(builder, split) - len(skip)) // _batch_size(builder, split, recipe, skip)
+
+
+def _batch_size(builder, split, recipe, skip) -> int:
+    return min(recipe.batch_size, sources.size(builder, split) - len(skip))
+
+
+def pictures(builder, split: str, recipe: Recipe, skip: Collection[str] = ()) -> tf.data.Dataset:
     """The pictures of a split as a person would look at them: uint8 `(size, size, channels)`, in the source's order."""
-    return _decoded(builder, split, recipe, shuffle=False).map(lambda image, label: image)
+    return _decoded(builder, split, recipe, skip).map(lambda image, label: image)
+
+
+def encoded_pictures(builder, split: str, skip: Collection[str] = ()) -> tf.data.Dataset:
+    """(encoded picture, label) of a split, in the source's order."""
+    return _named(builder, split, skip).map(lambda name, encoded, label: (encoded, label))
+
+
+def unreadable(builder, split: str) -> list[str]:
+    """Names of the pictures of a split that cannot be decoded, or only with too much memory.
+
+    Decodes every one once, JPEGs at an eighth of their size.
+    """
+
+    def probe(name, encoded, label):
+        whole = tf.cond(
+            tf.io.is_jpeg(encoded),
+            lambda: tf.io.decode_jpeg(bounded(encoded), channels=3, ratio=8),
+            lambda: decode_pixels(encoded),
+        )
+        with tf.control_dependencies([whole]):
+            return tf.identity(name)
+
+    readable = _named(builder, split).map(probe, tf.data.AUTOTUNE).ignore_errors().batch(1024)
+    good = {name for names in readable.as_numpy_iterator() for name in names}
+    if len(good) == sources.size(builder, split):
+        return []
+    return [name.decode() for name in sources.names(builder, split).as_numpy_iterator() if name not in good]
 
 
 def image_channels(builder: tfds.core.DatasetBuilder) -> int:
     """1 for a source of grey images, else 3."""
     return 1 if builder.info.features["image"].shape[-1] == 1 else 3
-
-
-def decode(encoded: tf.Tensor, size: int, channels: int) -> tf.Tensor:
-    """Decodes a JPEG, PNG, GIF (first frame), BMP or WebP picture and resizes its centre square.
-
-    Args:
-        encoded: scalar string.
-        size: height and width of the result, pixels.
-        channels: 1 (grey) or 3.
-
-    Returns:
-        uint8 `(size, size, channels)`.
-    """
-    image = resize(centre_square(decode_whole(encoded, channels)), (size, size))
-    image = tf.saturate_cast(tf.round(image), tf.uint8)
-    return tf.ensure_shape(image, (size, size, channels))
-
-
-def decode_whole(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    """A picture as `decode` reads it, at its own size: float32 `(height, width, channels)` on the 0-255 scale."""
-    image = tf.cast(tf.io.decode_image(encoded, channels=3, expand_animations=False), tf.float32)
-    # Rounded, since the weights of red, green and blue add up to 0.9999: a grey picture keeps its values.
-    return tf.round(tf.image.rgb_to_grayscale(image)) if channels == 1 else image
-
-
-def resize(image: tf.Tensor, shape: tuple[int, int] | tf.Tensor) -> tf.Tensor:
-    """The resizing of every evaluation: bicubic, and reducing averages over what each pixel covers. float32."""
-    return tf.image.resize(image, shape, "bicubic", antialias=True)
-
-
-def centre_square(image: tf.Tensor) -> tf.Tensor:
-    """The largest centred square of `(height, width, channels)`."""
-    shape = tf.shape(image)
-    side = tf.minimum(shape[0], shape[1])
-    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
-    return image[top : top + side, left : left + side]
 
 
 def augmented(image: tf.Tensor, seed: tf.Tensor, recipe: Recipe, channels: int) -> tf.Tensor:
@@ -96,40 +128,134 @@ def augmented(image: tf.Tensor, seed: tf.Tensor, recipe: Recipe, channels: int) 
     Returns:
         `(size, size, channels)` on the 0-255 scale.
     """
-    paper, affine, flip = tf.unstack(tf.random.split(seed, 3))
+    paper, affine, flip, erase = tf.unstack(tf.random.split(seed, 4))
     if recipe.paper_augment:
         image = augment.paper(image, paper, recipe.image_size, channels)
     if recipe.rotate or recipe.zoom or recipe.shift:
         image = augment.random_affine(image, affine, recipe.rotate, recipe.zoom, recipe.shift)
     if recipe.flip:
         image = augment.random_flip(image, flip)
+    if recipe.erase:
+        image = augment.random_erase(image, erase, recipe.erase)
     return tf.ensure_shape(image, (recipe.image_size, recipe.image_size, channels))
+
+
+def mixed(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tuple[tf.Tensor, tf.Tensor]:
+    """A batch after mixup or CutMix; where the recipe has both, each batch gets one of them, half and half.
+
+    Args:
+        images: `(batch, size, size, channels)`.
+        labels: float32 `(batch, classes)`.
+        seed: `(2,)` integers that decide every draw.
+        recipe: how strongly.
+    """
+    choice, draws = tf.unstack(tf.random.split(tf.random.fold_in(seed, 1), 2))
+
+    def mixup():
+        return augment.mixup(images, labels, draws, recipe.mixup)
+
+    def cutmix():
+        return augment.cutmix(images, labels, draws, recipe.cutmix)
+
+    if recipe.mixup and recipe.cutmix:
+        return tf.cond(tf.random.stateless_uniform((), choice) < 0.5, mixup, cutmix)
+    return mixup() if recipe.mixup else cutmix()
 
 
 def window(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """The window of a decoded picture that `augmented` crops with this seed under the paper's augmentation."""
-    return augment.paper_window(tf.shape(image), tf.random.split(seed, 3)[0])
+    return augment.paper_window(tf.shape(image), tf.random.split(seed, 4)[0])
 
 
-def encoded_pictures(
-    builder: tfds.core.DatasetBuilder, split: str, recipe: Recipe, shuffle: bool = False
-) -> tf.data.Dataset:
-    """(encoded picture, label) of a split, in the source's order or with its files shuffled."""
+def _examples(builder, split, recipe: Recipe, skip, first_epoch: int) -> tf.data.Dataset:
+    """(what `augmented` takes, label, seed) of all epochs."""
+    batch, steps = _batch_size(builder, split, recipe, skip), steps_per_epoch(builder, split, recipe, skip)
+    by_index = _by_index(builder, split, recipe, skip)
+    if by_index is None:
+        return tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(
+            lambda epoch: _read_in_order(builder, split, recipe, skip, epoch).take(steps * batch)
+        )
+    count = sources.size(builder, split) - len(skip)
+
+    def example(number):  # of all that training sees
+        epoch = number // (steps * batch)
+        order = tf.stack([recipe.seed, epoch])
+        index = tf.random.experimental.index_shuffle(number % (steps * batch), order, count - 1)
+        return (*by_index(index), _seed(recipe, epoch, index))
+
+    # By steps, so that a `tf.data` service hands out whole batches.
+    ds = tf.data.Dataset.range(first_epoch * steps, recipe.epochs * steps)
+    ds = ds.flat_map(lambda step: tf.data.Dataset.range(step * batch, (step + 1) * batch))
+    return ds.map(example, tf.data.AUTOTUNE)
+
+
+def _by_index(builder, split, recipe: Recipe, skip) -> Callable | None:
+    """Maps an index to (what `augmented` takes, label), where memory or single files allow that."""
+    size, channels = recipe.image_size, image_channels(builder)
+    if not recipe.paper_augment and _decoded_bytes(builder, split, recipe) <= CACHE_BYTES:
+        decoded = list(_decoded(builder, split, recipe, skip).batch(1024).as_numpy_iterator())
+        images, labels = (tf.constant(np.concatenate(column)) for column in zip(*decoded, strict=True))
+        return lambda index: (images[index], labels[index])
+    if isinstance(builder, sources.PictureFolder):
+        skip = set(skip)
+        files = [(path, label) for path, label in builder.pictures(split) if path not in skip]
+        paths, labels = (tf.constant(column) for column in zip(*files, strict=True))
+    elif sources.encoded_bytes(builder, split) <= CACHE_BYTES:
+        paths = None
+        encoded, labels = (
+            tf.constant(column)
+            for column in zip(*encoded_pictures(builder, split, skip).as_numpy_iterator(), strict=True)
+        )
+    else:
+        return None
+
+    def read(index):
+        picture = encoded[index] if paths is None else tf.io.read_file(paths[index])
+        return picture if recipe.paper_augment else decode(picture, size, channels), tf.cast(labels[index], tf.int64)
+
+    return read
+
+
+def _read_in_order(builder, split, recipe: Recipe, skip, epoch) -> tf.data.Dataset:
+    """(what `augmented` takes, label, seed) of one epoch, from files in an order of its own through a buffer."""
+    size, channels = recipe.image_size, image_channels(builder)
+    order = recipe.seed * 2**32 + epoch
+    tf.random.set_seed(1)  # of the function being traced, so that `order` alone decides
+    ds = _named(builder, split, skip, order).shuffle(SHUFFLE_BUFFER, order)
+
+    def example(name, encoded, label):
+        number = tf.strings.to_hash_bucket_fast(name, 2**62)
+        return encoded if recipe.paper_augment else decode(encoded, size, channels), label, _seed(recipe, epoch, number)
+
+    return ds.map(example, tf.data.AUTOTUNE)
+
+
+def _seed(recipe: Recipe, epoch, number):
+    """Of all draws for one picture in one epoch: int64 `(2,)`."""
+    return tf.stack([recipe.seed * 2**32 + epoch, number])
+
+
+def _named(builder, split, skip: Collection[str] = (), order=None) -> tf.data.Dataset:
+    """(name, encoded picture, label) of a split, in the source's order or with its files in an order of their own."""
     ds = builder.as_dataset(
         split,
         decoders={"image": tfds.decode.SkipDecoding()},
-        shuffle_files=shuffle,
-        read_config=tfds.ReadConfig(shuffle_seed=recipe.seed, try_autocache=False),
+        shuffle_files=order is not None,
+        read_config=tfds.ReadConfig(shuffle_seed=order, try_autocache=False, add_tfds_id=True),
     )
-    return ds.map(lambda e: (e["image"], e["label"]))
+    ds = ds.map(lambda e: (e["tfds_id"], e["image"], e["label"]))
+    if skip:
+        out = tf.constant(sorted(skip))
+        ds = ds.filter(lambda name, encoded, label: ~tf.reduce_any(name == out))
+        ds = ds.apply(tf.data.experimental.assert_cardinality(sources.size(builder, split) - len(skip)))
+    return ds
 
 
-def _decoded(builder, split, recipe: Recipe, shuffle: bool) -> tf.data.Dataset:
+def _decoded(builder, split, recipe: Recipe, skip) -> tf.data.Dataset:
     size, channels = recipe.image_size, image_channels(builder)
-    ds = encoded_pictures(builder, split, recipe, shuffle)
+    ds = encoded_pictures(builder, split, skip)
     return ds.map(lambda picture, label: (decode(picture, size, channels), label), tf.data.AUTOTUNE)
 
 
-def _seeds(seed: int) -> tf.data.Dataset:
-    """A fresh pair of integers for each image of each epoch."""
-    return tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
+def _decoded_bytes(builder, split, recipe: Recipe) -> int:
+    return sources.size(builder, split) * recipe.image_size**2 * image_channels(builder)

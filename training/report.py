@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from training import pipeline, sources
+from training.decoding import decode
 from training.evaluate import Predictions
 from training.recipe import Recipe
 from training.run import written_whole
@@ -143,10 +144,10 @@ def augmentation(recipe: Recipe, rows: int, columns: int) -> Figure:
     channels = pipeline.image_channels(builder)
     figure = Figure(figsize=(1.7 * (columns + 1), 1.75 * rows + 0.3), layout="constrained")
     grid = figure.subplots(rows, columns + 1, squeeze=False)
-    examples = pipeline.encoded_pictures(builder, splits.train, recipe).take(rows)
+    examples = pipeline.encoded_pictures(builder, splits.train).take(rows)
     for row, (encoded, label) in enumerate(examples):
         picture = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-        source = encoded if recipe.paper_augment else pipeline.decode(encoded, recipe.image_size, channels)
+        source = encoded if recipe.paper_augment else decode(encoded, recipe.image_size, channels)
         _show(grid[row, 0], picture.numpy(), sources.class_names(builder)[int(label)])
         for column in range(columns):
             seed = tf.constant([recipe.seed + row, column])

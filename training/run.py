@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import keras
 
 from inception_v1 import GoogLeNet, Spec
@@ -16,7 +17,8 @@ from training import recipe as recipes
 from training.recipe import Recipe
 
 RECIPE, SPEC, CLASSES, METRICS = "recipe.json", "spec.json", "classes.txt", "metrics.json"
-HISTORY, BEST, TENSORBOARD, REPORT = "history.csv", "best.keras", "tensorboard", "report"
+HISTORY, TENSORBOARD, REPORT = "history.csv", "tensorboard", "report"
+BEST, RAW, STATE, LOCK = "best.keras", "raw.keras", "state.npz", ".lock"
 
 
 class RunFolder:
@@ -32,26 +34,53 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def check_free(self, overwrite: bool) -> None:
-        """Raises ValueError where a new run may not go: a folder in use, a file, or not a run's to overwrite."""
+    def check_usable(self, recipe: Recipe, overwrite: bool) -> bool:
+        """Whether the folder holds a run of this recipe that broke off and can go on.
+
+        Raises:
+            ValueError: a run may not go there: a file, a folder in use, a finished run, one with another recipe, or
+                one that another process is working on.
+        """
         if not self.path.exists():
-            return
+            return False
         if not self.path.is_dir():
             raise ValueError(f"Expected a folder for the run; Received: {str(self.path)!r}, which is a file.")
-        if any(self.path.iterdir()):
-            if not overwrite:
-                raise ValueError(f"Expected a new folder (or --overwrite); Received: {str(self.path)!r}, which exists.")
-            if not (self / RECIPE).is_file():
-                raise ValueError(
-                    f"Expected to overwrite a run; Received: {str(self.path)!r}, "
-                    f"which holds no {RECIPE} and is left alone."
-                )
+        if not any(self.path.iterdir()):
+            return False
+        expected = "Expected a new folder (or --overwrite)"
+        if not (self / RECIPE).is_file():
+            raise ValueError(f"{expected}; Received: {str(self.path)!r}, which holds no {RECIPE} and is left alone.")
+        if overwrite:
+            return False
+        if (self / METRICS).is_file() and self.metrics()["status"] == "finished":
+            raise ValueError(f"{expected}; Received: {str(self.path)!r}, which holds a finished run.")
+        own, wanted = dataclasses.asdict(self.recipe()), dataclasses.asdict(recipe)
+        if other := [f"{name} {own[name]!r}, not {wanted[name]!r}" for name in own if own[name] != wanted[name]]:
+            raise ValueError(f"{expected}; Received: {str(self.path)!r}, a run with {', '.join(other)}.")
+        return (self / STATE).is_file()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder and keeps other processes out of it; the lock ends with this process, however it ends.
+
+        Raises:
+            ValueError: another process has it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self / LOCK, timeout=0)
+        try:
+            with lock:
+                yield
+        except filelock.Timeout:
+            raise ValueError(f"Expected a folder that no run is using; Received: {str(self.path)!r}.") from None
 
     def create(self, recipe: Recipe, spec: Spec, classes: list[str]) -> None:
-        """Makes the folder anew, with what is known before training."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True)
+        """Empties the folder and writes what is known before training."""
+        for path in self.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
         write_json(self / RECIPE, dataclasses.asdict(recipe))
         write_json(self / SPEC, spec.to_dict())
         write_text(self / CLASSES, "".join(f"{name}\n" for name in classes))

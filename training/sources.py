@@ -1,6 +1,5 @@
 """Where images come from: every source is a `tfds.core.DatasetBuilder`, with class names, splits and slices."""
 
-import concurrent.futures
 import dataclasses
 import difflib
 import gzip
@@ -11,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from training.recipe import Recipe
 
@@ -96,8 +94,7 @@ class PictureFolder(tfds.core.DatasetBuilder):
         root: the folder.
 
     Raises:
-        ValueError: no such folder, fewer than two classes, a split lacking pictures, or a picture without a readable
-            header (named).
+        ValueError: no such folder, fewer than two classes, or a split lacking pictures.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -107,7 +104,6 @@ class PictureFolder(tfds.core.DatasetBuilder):
         if not root.is_dir():
             raise ValueError(f"Expected a folder of pictures; Received: {str(root)!r}, which is not a folder.")
         self._pictures, self._classes = _find_pictures(root)
-        _check_headers([path for pictures in self._pictures.values() for path, _ in pictures])
         super().__init__(data_dir=str(root))
         self._data_dir = str(root)  # nothing is prepared: the folder is the dataset
         splits = [
@@ -130,20 +126,24 @@ class PictureFolder(tfds.core.DatasetBuilder):
     def _download_and_prepare(self, dl_manager, download_config):
         raise AssertionError("download_and_prepare never comes here")
 
-    def _as_dataset(self, split, decoders=None, read_config=None, shuffle_files=False) -> tf.data.Dataset:
-        chosen = [
+    def pictures(self, split: str) -> list[tuple[str, int]]:
+        """(path, label) of every picture of a split, in order."""
+        return [
             picture
             for part in tfds.core.ReadInstruction.from_spec(str(split)).to_absolute(self.info.splits)
             for picture in self._pictures[part.splitname][part.from_ : part.to]
         ]
-        paths, labels = zip(*chosen, strict=True)
+
+    def _as_dataset(self, split, decoders=None, read_config=None, shuffle_files=False) -> tf.data.Dataset:
+        paths, labels = zip(*self.pictures(split), strict=True)
         ds = tf.data.Dataset.from_tensor_slices((list(paths), np.array(labels, "int64")))
         if shuffle_files:
-            ds = ds.shuffle(len(chosen), seed=read_config.shuffle_seed if read_config else None)
+            ds = ds.shuffle(len(paths), seed=read_config.shuffle_seed if read_config else None)
 
         def read(path, label):
             example = {"image": tf.io.read_file(path), "label": label}
-            return self.info.features.decode_example(example, decoders=decoders)
+            example = self.info.features.decode_example(example, decoders=decoders)
+            return {**example, "tfds_id": path} if read_config and read_config.add_tfds_id else example
 
         return ds.map(read, tf.data.AUTOTUNE)
 
@@ -194,6 +194,22 @@ def size(builder: tfds.core.DatasetBuilder, split: str) -> int:
     """Number of images in a split or a slice of one."""
     parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
     return sum(len(range(builder.info.splits[part.splitname].num_examples)[part.from_ : part.to]) for part in parts)
+
+
+def names(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
+    """What tells the pictures of a split apart, in the source's order: the path, or TFDS' id (file and number)."""
+    if isinstance(builder, PictureFolder):
+        return tf.data.Dataset.from_tensor_slices([path for path, _ in builder.pictures(split)])
+    config = tfds.ReadConfig(try_autocache=False, add_tfds_id=True)
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    return builder.as_dataset(split, decoders=decoders, read_config=config).map(lambda example: example["tfds_id"])
+
+
+def encoded_bytes(builder: tfds.core.DatasetBuilder, split: str) -> float:
+    """About how large the pictures of a split are before they are decoded; of a slice its share."""
+    parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
+    whole = [builder.info.splits[part.splitname] for part in parts]
+    return size(builder, split) * max(part.num_bytes / max(1, part.num_examples) for part in whole)
 
 
 def class_names(builder: tfds.core.DatasetBuilder) -> list[str]:
@@ -278,33 +294,3 @@ def _find_pictures(root: Path) -> tuple[dict[str, list[tuple[str, int]]], list[s
         random.Random(0).shuffle(pictures)
         found["train" if split == root else split.name] = pictures
     return found, classes
-
-
-def _check_headers(paths: list[str]) -> None:
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        broken = [path for path, ok in zip(paths, pool.map(_has_header, paths), strict=True) if not ok]
-    if broken:
-        raise ValueError(f"Expected readable pictures; Received {len(broken)} unreadable: {', '.join(broken[:10])}.")
-
-
-def _has_header(path: str) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except (OSError, Image.DecompressionBombError):
-        return False
-
-
-def undecodable(builder: tfds.core.DatasetBuilder) -> list[str]:
-    """Paths of a folder's pictures that the pipeline cannot decode, for the message after it failed on one."""
-    if not isinstance(builder, PictureFolder):
-        return []
-    return [path for pictures in builder._pictures.values() for path, _ in pictures if not _decodes(path)]
-
-
-def _decodes(path: str) -> bool:
-    try:
-        tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
-        return True
-    except tf.errors.InvalidArgumentError:
-        return False

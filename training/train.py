@@ -2,22 +2,26 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from inception_v1 import GoogLeNet, Spec
 from inception_v1.model import Crossentropy
-from training import evaluate, pipeline, report, sources
+from training import callbacks, evaluate, pipeline, report, sources
 from training import recipe as recipes
 from training import run as runs
 from training.recipe import Recipe
 from training.run import RunFolder
+from training.sources import Splits
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -25,15 +29,21 @@ def train(
     folder: str | os.PathLike,
     *,
     overwrite: bool = False,
+    data_service: str | None = None,
     command: str = "",
     show: Callable[[int, int], keras.callbacks.Callback] | None = None,
 ) -> dict[str, Any]:
     """Trains a network by `recipe` and leaves everything about the run in `folder`.
 
+    A run that broke off goes on after its last whole epoch when it is started again with the same recipe; with
+    `recipe.deterministic` it ends with the same weights and history as if it had never stopped.
+
     Args:
         recipe: what to compute. Its seed is set for Python, NumPy and Keras.
-        folder: new, empty, or (with `overwrite`) an earlier run's, which is replaced once the arguments hold.
+        folder: new, empty, of a run of this recipe that broke off, or (with `overwrite`) of any earlier run, which is
+            replaced once the arguments hold.
         overwrite: whether an earlier run there may go.
+        data_service: address of a `tf.data` service ("grpc://HOST:PORT") whose workers prepare the batches.
         command: what the user typed; kept beside the numbers.
         show: makes a callback that shows progress, from the number of epochs and of steps in each.
 
@@ -41,106 +51,154 @@ def train(
         What `metrics.json` holds: per head top-1, top-5 and loss on the test split, and how they came about.
 
     Raises:
-        ValueError: a bad source, split or network, or a folder in use: nothing is written then. Or a picture that
-            cannot be decoded (named).
+        ValueError: a bad source, split or network, a folder in use, or too many unreadable pictures: nothing is
+            written then. Or a loss that is not finite: the last good weights stay.
+        OSError: the folder cannot be written; what was whole there before stays whole.
         KeyboardInterrupt: after noting it in `metrics.json`; `best.keras` is that of the epochs that finished.
     """
+    if recipe.deterministic and data_service:
+        raise ValueError(
+            "Expected no data service in deterministic mode, since its batches arrive in any order; "
+            f"Received: data_service={data_service!r}."
+        )
     run = RunFolder(folder)
-    run.check_free(overwrite)
+    resumes = run.check_usable(recipe, overwrite)
     builder, splits = sources.load(recipe)
     classes = sources.class_names(builder)
     spec = recipes.network(recipe, pipeline.image_channels(builder), len(classes))
+    skip = readable(builder, splits, recipe)
 
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
-    training = pipeline.batches(builder, splits.train, recipe, training=True)
-    validation = pipeline.batches(builder, splits.validation, recipe, training=False)
-    steps = int(training.cardinality())
-    model = compiled(recipe, spec, steps)
-
-    run.create(recipe, spec, classes)
-    best = KeepBest(run / runs.BEST)
-    callbacks = [
-        best,
-        keras.callbacks.CSVLogger(run / runs.HISTORY),
-        keras.callbacks.TensorBoard(run / runs.TENSORBOARD, write_graph=False),
-        *([show(recipe.epochs, steps)] if show else []),
-    ]
-    with _recorded(run, best, builder, command=command, splits=dataclasses.asdict(splits)) as metrics:
-        # The dataset shuffles itself.
-        model.fit(
-            training, epochs=recipe.epochs, validation_data=validation, shuffle=False, callbacks=callbacks, verbose=0
-        )
-        predictions = evaluate.predict(run.model(), pipeline.batches(builder, splits.test, recipe, training=False))
-        metrics |= {"images": len(predictions.labels), "heads": evaluate.score(predictions)}
-        pictures = pipeline.pictures(builder, splits.test, recipe).as_numpy_iterator()
-        report.write(run / runs.REPORT, run / runs.HISTORY, predictions, pictures, classes)
+    with run.locked(), _precision(recipe.precision):
+        if not resumes:
+            run.create(recipe, spec, classes)
+        known = {"command": command, "splits": dataclasses.asdict(splits), "unreadable": skip}
+        with _recorded(run, known) as metrics:
+            _fit(run, recipe, spec, builder, splits, skip, resumes, data_service, show, metrics)
+            test = pipeline.batches(builder, splits.test, recipe, training=False, skip=skip["test"])
+            predictions = evaluate.predict(run.model(), test)
+            metrics |= {"images": len(predictions.labels), "heads": evaluate.score(predictions)}
+            pictures = pipeline.pictures(builder, splits.test, recipe, skip["test"]).as_numpy_iterator()
+            report.write(run / runs.REPORT, run / runs.HISTORY, predictions, pictures, classes)
     return metrics
 
 
-def compiled(recipe: Recipe, spec: Spec, steps: int) -> GoogLeNet:
+def readable(builder: tfds.core.DatasetBuilder, splits: Splits, recipe: Recipe) -> dict[str, list[str]]:
+    """Names of the pictures to leave out, by field of `splits`.
+
+    Raises:
+        ValueError: their share of a split is above `recipe.unreadable`; they are listed.
+    """
+    skip = {}
+    for field, split in dataclasses.asdict(splits).items():
+        skip[field] = pipeline.unreadable(builder, split)
+        count, of = len(skip[field]), sources.size(builder, split)
+        if count > recipe.unreadable * of:
+            raise ValueError(
+                f"Expected at most {recipe.unreadable:.1%} unreadable pictures (--unreadable); Received: {count} of "
+                f"{of} in {split}: {', '.join(skip[field][:20])}{', ...' if count > 20 else ''}."
+            )
+        if count:
+            log.warning("%d of %d pictures of %s are unreadable and left out: %s", count, of, split, skip[field][:5])
+    return skip
+
+
+def compiled(recipe: Recipe, spec: Spec, steps: int, aux_weight: float | keras.Variable | None = None) -> GoogLeNet:
     """The network of `spec`, compiled as `recipe` says for `steps` an epoch."""
     model = GoogLeNet(**spec.to_dict())
-    model.compile(recipes.optimizer(recipe, model, steps), loss=Crossentropy(label_smoothing=recipe.label_smoothing))
+    weight = recipe.aux_weight if aux_weight is None else aux_weight
+    model.compile(
+        recipes.optimizer(recipe, steps),
+        loss=Crossentropy(label_smoothing=recipe.label_smoothing),
+        loss_weights={head: 1.0 if head == "main" else weight for head in spec.heads},
+    )
     return model
 
 
-class KeepBest(keras.callbacks.Callback):
-    """Saves the model of the epoch with the best validation top-1 (of equals, the latest), without its optimizer.
+def _fit(run, recipe: Recipe, spec: Spec, builder, splits, skip, resumes, data_service, show, metrics) -> None:
+    """Trains from the start or from the saved state, and keeps `metrics` up to date meanwhile."""
+    steps = pipeline.steps_per_epoch(builder, splits.train, recipe, skip["train"])
+    validation = pipeline.batches(builder, splits.validation, recipe, training=False, skip=skip["validation"])
+    falls = recipe.aux_schedule == "linear" and spec.has_aux
+    aux_weight = keras.Variable(recipe.aux_weight, trainable=False, dtype="float32") if falls else None
+    model = compiled(recipe, spec, steps, aux_weight)
+    model.optimizer.build(model.trainable_variables)
 
-    The file is replaced whole, so that it always holds one complete model.
+    averages = recipe.average is not None
+    best = [callbacks.KeepBest(run / runs.BEST, f"val_{'average_' * averages}main_accuracy", averages)]
+    if averages:
+        best.append(callbacks.KeepBest(run / runs.RAW))
+    history, heads = callbacks.History(run / runs.HISTORY), callbacks.WatchHeads(spec.heads, spec.classes)
+    state = callbacks.SaveState(run / runs.STATE, best, history)
+    first_epoch = state.restore(model) if resumes else 0
+    metrics |= {"epochs": first_epoch, "best_epoch": best[0].best_epoch, "warnings": heads.warnings}
 
-    Args:
-        path: a `.keras` file.
+    def count(epoch, logs):
+        metrics.update(epochs=epoch + 1, best_epoch=best[0].best_epoch)
 
-    Attributes:
-        epochs: how many epochs have finished.
-        best_epoch: which one the file holds, from 1; None before the first.
-    """
+    training = pipeline.batches(
+        builder, splits.train, recipe, True, skip=skip["train"], first_epoch=first_epoch, service=data_service
+    )
+    model.fit(
+        training,
+        epochs=recipe.epochs,
+        initial_epoch=first_epoch,
+        steps_per_epoch=steps,
+        validation_data=validation,
+        shuffle=False,  # the dataset shuffles itself
+        callbacks=[
+            callbacks.StopOnDivergence(steps, lambda: _kept(run, best[0].best_epoch)),
+            *([callbacks.AuxWeight(aux_weight, recipe.aux_weight, recipe.epochs)] if falls else []),
+            *([callbacks.EvaluateAverage(validation)] if averages else []),
+            heads,
+            *best,
+            history,
+            keras.callbacks.TensorBoard(run / runs.TENSORBOARD, write_graph=False),
+            state,
+            keras.callbacks.LambdaCallback(on_epoch_end=count),
+            *([show(recipe.epochs, steps)] if show else []),
+        ],
+        verbose=0,
+    )
 
-    def __init__(self, path: Path):
-        super().__init__()
-        self._path, self._best = path, -1.0
-        self.epochs, self.best_epoch = 0, None
 
-    def on_train_begin(self, logs=None):
-        self._bare = GoogLeNet.from_config(self.model.get_config())
-
-    def on_epoch_end(self, epoch, logs=None):
-        if logs["val_main_accuracy"] >= self._best:
-            self._bare.set_weights(self.model.get_weights())
-            with runs.written_whole(self._path) as part:
-                self._bare.save(part)
-            self._best, self.best_epoch = logs["val_main_accuracy"], epoch + 1
-        self.epochs = epoch + 1
+def _kept(run: RunFolder, best_epoch: int | None) -> str:
+    if best_epoch is None:
+        return "no epoch had finished"
+    return f"its best model, of epoch {best_epoch}, is in {run / runs.BEST}"
 
 
 @contextlib.contextmanager
-def _recorded(run: RunFolder, best: KeepBest, builder, **known: Any) -> Iterator[dict[str, Any]]:
+def _precision(policy: str) -> Iterator[None]:
+    """Builds layers with the recipe's precision, and none but those."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def _recorded(run: RunFolder, known: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Keeps `metrics.json` true: "running" from the start, and how it ended whatever happens."""
+    before = run.metrics()["seconds"] if (run / runs.METRICS).is_file() else 0.0
     began = time.monotonic()
-    metrics: dict[str, Any] = {"status": "running", **known}
+    metrics: dict[str, Any] = {"status": "running", **known, "epochs": 0, "best_epoch": None, "seconds": before}
     runs.write_json(run / runs.METRICS, metrics)
     try:
         yield metrics
         metrics["status"] = "finished"
     except KeyboardInterrupt:
         metrics["status"] = "interrupted"
-        kept = f"its best model is in {run / runs.BEST}" if best.epochs else "no epoch had finished"
-        raise KeyboardInterrupt(f"after {best.epochs} epochs; {kept}") from None
+        kept = _kept(run, metrics["best_epoch"])
+        raise KeyboardInterrupt(f"after {metrics['epochs']} epochs; {kept}; the same command goes on") from None
     except Exception as error:
         metrics |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        if isinstance(error, tf.errors.InvalidArgumentError) and (broken := sources.undecodable(builder)):
-            metrics["error"] = (
-                f"Expected readable pictures; Received {len(broken)} unreadable: {', '.join(broken[:10])}."
-            )
-            raise ValueError(metrics["error"]) from error
         raise
     finally:
-        metrics |= {
-            "epochs": best.epochs,
-            "best_epoch": best.best_epoch,
-            "seconds": round(time.monotonic() - began, 1),
-        }
-        runs.write_json(run / runs.METRICS, metrics)
+        metrics["seconds"] = round(before + time.monotonic() - began, 1)
+        with contextlib.suppress(OSError) if metrics["status"] == "failed" else contextlib.nullcontext():
+            runs.write_json(run / runs.METRICS, metrics)

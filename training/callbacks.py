@@ -1,0 +1,228 @@
+"""What happens between the epochs of a run: averages, the best model, the history, its state, and trouble."""
+
+import csv
+import io
+import json
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from inception_v1 import GoogLeNet
+from training import run as runs
+from training.optimizer import SGD
+
+log = logging.getLogger(__name__)
+
+
+class EvaluateAverage(keras.callbacks.Callback):
+    """Evaluates the Polyak average of the weights after every epoch; its results are logged as "val_average_...".
+
+    Args:
+        validation: batches of the validation split.
+    """
+
+    def __init__(self, validation: tf.data.Dataset):
+        super().__init__()
+        self._validation = validation
+
+    def on_epoch_end(self, epoch, logs=None):
+        raw = self.model.get_weights()
+        assign_average(self.model, self.model.optimizer)
+        scores = self.model.evaluate(self._validation, verbose=0, return_dict=True)
+        self.model.set_weights(raw)
+        logs |= {f"val_average_{name}": value for name, value in scores.items()}
+
+
+def assign_average(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Gives the variables of `model` the averages that an optimizer keeps for those of the same paths."""
+    averages = inner(optimizer).averages()
+    for variable in model.trainable_variables:
+        variable.assign(averages[variable.path])
+
+
+def inner(optimizer: keras.optimizers.Optimizer) -> SGD:
+    """The optimizer inside the one that scales the loss of a float16 network."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Saves the model of the epoch with the best score (of equals, the latest), without its optimizer.
+
+    The file is replaced whole, so that it always holds one complete model.
+
+    Args:
+        path: a `.keras` file.
+        score: which of the epoch's numbers, higher being better.
+        average: whether to save the Polyak average of the weights, not the weights.
+
+    Attributes:
+        best: the score so far.
+        best_epoch: which epoch the file holds, from 1; None before the first.
+    """
+
+    def __init__(self, path: Path, score: str = "val_main_accuracy", average: bool = False):
+        super().__init__()
+        self._path, self._score, self._average = path, score, average
+        self.best, self.best_epoch = -math.inf, None
+
+    def on_train_begin(self, logs=None):
+        self._bare = GoogLeNet.from_config(self.model.get_config())
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs[self._score] >= self.best:
+            self._bare.set_weights(self.model.get_weights())
+            if self._average:
+                assign_average(self._bare, self.model.optimizer)
+            with runs.written_whole(self._path) as part:
+                self._bare.save(part)
+            self.best, self.best_epoch = float(logs[self._score]), epoch + 1
+
+
+class History(keras.callbacks.Callback):
+    """Writes the numbers of every epoch to a CSV file, whole each time.
+
+    Args:
+        path: of the file.
+
+    Attributes:
+        rows: column to number, for every epoch.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self._path, self.rows = path, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        rate = float(self.model.optimizer.learning_rate)
+        self.rows.append({"epoch": epoch, "learning_rate": rate, **{k: float(v) for k, v in sorted(logs.items())}})
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        runs.write_text(self._path, text.getvalue())
+
+
+class SaveState(keras.callbacks.Callback):
+    """Saves after every epoch all that a killed run needs to go on as if nothing had happened.
+
+    Goes last: once its file is there, the epoch counts. Until then it is done again.
+
+    Args:
+        path: of the `.npz` file.
+        best: callbacks whose best score is part of the state.
+        history: likewise its rows.
+    """
+
+    def __init__(self, path: Path, best: list[KeepBest], history: History):
+        super().__init__()
+        self._path, self._best, self._history = path, best, history
+
+    def on_epoch_end(self, epoch, logs=None):
+        about = {
+            "epochs": epoch + 1,
+            "best": [[keep.best, keep.best_epoch] for keep in self._best],
+            "history": self._history.rows,
+        }
+        arrays = {str(i): np.asarray(variable) for i, variable in enumerate(_variables(self.model))}
+        with runs.written_whole(self._path) as part, open(part, "wb") as file:
+            np.savez(file, about=json.dumps(about), **arrays)
+
+    def restore(self, model: GoogLeNet) -> int:
+        """Sets the model, its built optimizer and the callbacks as they were. Returns how many epochs are done."""
+        with np.load(self._path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            for i, variable in enumerate(_variables(model)):
+                variable.assign(file[str(i)])
+        for keep, (score, epoch) in zip(self._best, about["best"], strict=True):
+            keep.best, keep.best_epoch = score, epoch
+        self._history.rows = about["history"]
+        return about["epochs"]
+
+
+def _variables(model):
+    """Weights, running statistics, random states and what the optimizer keeps."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+class AuxWeight(keras.callbacks.Callback):
+    """Lets the weight of the auxiliary losses fall linearly to zero over the run.
+
+    Args:
+        weight: the variable that the losses were compiled with.
+        start: weight of the first epoch.
+        epochs: of the run.
+    """
+
+    def __init__(self, weight: keras.Variable, start: float, epochs: int):
+        super().__init__()
+        self._weight, self._start, self._epochs = weight, start, epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._weight.assign(self._start * (1 - epoch / self._epochs))
+
+
+class StopOnDivergence(keras.callbacks.Callback):
+    """Ends training with a `ValueError` at the first step whose loss is not finite.
+
+    Args:
+        steps: in an epoch.
+        kept: says what is left of the run.
+    """
+
+    def __init__(self, steps: int, kept: Callable[[], str]):
+        super().__init__()
+        self._steps, self._kept, self._epoch = steps, kept, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if math.isfinite(logs["loss"]):
+            return
+        step = self._epoch * self._steps + batch + 1
+        raise ValueError(
+            f"Expected a finite loss; Received: loss={logs['loss']} at step {step} (epoch {self._epoch + 1}), learning "
+            f"rate {float(self.model.optimizer.learning_rate):.3g}. Lower the learning rate or lengthen the warm-up; "
+            f"{self._kept()}."
+        )
+
+
+class WatchHeads(keras.callbacks.Callback):
+    """Notices a head that does not learn while another does: a well-known failure of this network.
+
+    A head counts as stuck where its training loss stays within 2 % of ln(classes), that of a guess, for two epochs.
+
+    Args:
+        heads: names of the outputs.
+        classes: number of classes.
+
+    Attributes:
+        warnings: what was noticed, by head.
+    """
+
+    def __init__(self, heads: tuple[str, ...], classes: int):
+        super().__init__()
+        self._heads, self._guess = heads, math.log(classes)
+        self._stuck = dict.fromkeys(heads, 0)
+        self.warnings: dict[str, str] = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        if len(self._heads) == 1:
+            return
+        losses = {head: float(logs[f"{head}_loss"]) for head in self._heads}
+        best = min(losses, key=lambda head: losses[head])
+        for head, loss in losses.items():
+            stuck = abs(loss / self._guess - 1) < 0.02 and losses[best] < 0.9 * self._guess
+            self._stuck[head] = self._stuck[head] + 1 if stuck else 0
+            if self._stuck[head] == 2 and head not in self.warnings:
+                self.warnings[head] = (
+                    f"{head} does not learn: its loss is {loss:.3f} after epoch {epoch + 1}, that of a guess "
+                    f"(ln(classes) = {self._guess:.3f}), while {best} is at {losses[best]:.3f}. Lower the learning "
+                    "rate, lengthen the warm-up, or take a variant with batch normalisation."
+                )
+                log.warning("%s", self.warnings[head])

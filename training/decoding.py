@@ -1,0 +1,197 @@
+"""Encoded pictures to pixels, within bounds: whatever a file says or holds, its size is known before it is decoded."""
+
+import tensorflow as tf
+
+MAX_PIXELS = 2**26  # 8,192 x 8,192: 192 MiB as uint8 and 768 MiB as float32, for each picture in work at one time
+
+
+def decode(encoded: tf.Tensor, size: int, channels: int) -> tf.Tensor:
+    """Decodes a JPEG, PNG, GIF, BMP or WebP picture and resizes its centre square.
+
+    Args:
+        encoded: scalar string.
+        size: height and width of the result, pixels.
+        channels: 1 (grey) or 3.
+
+    Returns:
+        uint8 `(size, size, channels)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: see `decode_pixels`.
+    """
+    image = resize(_on_scale(centre_square(decode_pixels(encoded)), channels), (size, size))
+    image = tf.saturate_cast(tf.round(image), tf.uint8)
+    return tf.ensure_shape(image, (size, size, channels))
+
+
+def decode_whole(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """A picture as `decode` reads it, at its own size: float32 `(height, width, channels)` on the 0-255 scale."""
+    return _on_scale(decode_pixels(encoded), channels)
+
+
+def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
+    """Every pixel of a picture, the first one of an animation, by what the file holds and not by its name.
+
+    CMYK becomes RGB, palettes their colours, 16 bits the upper 8, transparency is dropped.
+
+    Args:
+        encoded: scalar string; JPEG, PNG, GIF, BMP or WebP.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: no such picture, a truncated one, or one of more than `MAX_PIXELS`.
+    """
+    encoded = tf.cond(_starts(encoded, 0, b"GIF8"), lambda: gif_first_frame(encoded), lambda: encoded)
+    encoded = tf.cond(_starts(encoded, 8, b"WEBPVP8X"), lambda: webp_first_frame(encoded), lambda: encoded)
+    image = tf.io.decode_image(bounded(encoded), channels=3, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def bounded(encoded: tf.Tensor) -> tf.Tensor:
+    """The picture itself, once its header says that it has from 1 to `MAX_PIXELS` pixels.
+
+    Raises:
+        tf.errors.InvalidArgumentError: it has more or none, or has no header.
+    """
+    pixels = tf.reduce_prod(picture_shape(encoded))
+    with tf.control_dependencies([
+        tf.debugging.assert_positive(pixels, "Expected the header of a JPEG, PNG, GIF, BMP or WebP picture."),
+        tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64), f"Expected <= {MAX_PIXELS} pixels."),
+    ]):  # fmt: skip
+        return tf.identity(encoded)
+
+
+def picture_shape(encoded: tf.Tensor) -> tf.Tensor:
+    """Height and width that a picture's header announces, int64 `(2,)`; zeros where it is no known picture.
+
+    Sources: PNG (RFC 2083, IHDR), GIF89a (logical screen), BMP (BITMAPINFOHEADER), WebP (RFC 9649).
+    """
+
+    def jpeg():
+        return tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64)
+
+    def other():
+        head = _bytes(_part(encoded, 0, 32), at_least=32)
+        reverse = head[::-1]  # PNG alone has the highest byte first
+        bmp_height, bits = _number(head, 22, 4), _number(head, 21, 4)
+        kinds = {
+            (0, b"\x89PNG"): (_number(reverse, 8, 4), _number(reverse, 12, 4)),
+            (0, b"GIF8"): (_number(head, 8, 2), _number(head, 6, 2)),
+            (0, b"BM"): (tf.minimum(bmp_height, 2**32 - bmp_height), _number(head, 18, 4)),  # negative: top first
+            (8, b"WEBPVP8X"): (_number(head, 27, 3) + 1, _number(head, 24, 3) + 1),
+            (8, b"WEBPVP8L"): (bits // 2**14 % 2**14 + 1, bits % 2**14 + 1),
+            (8, b"WEBPVP8 "): (_number(head, 28, 2) % 2**14, _number(head, 26, 2) % 2**14),
+        }
+        return sum(tf.where(_starts(encoded, *magic), tf.stack(shape), 0) for magic, shape in kinds.items())
+
+    return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
+
+
+def gif_first_frame(encoded: tf.Tensor) -> tf.Tensor:
+    """A GIF cut after its first picture, since TensorFlow's decoder would unpack every frame to keep one.
+
+    The frame's own size replaces the screen's in the header where it is larger, so that the header tells how much
+    memory the decoding takes. What is no GIF comes out as something that is none either.
+
+    Source: GIF89a specification.
+    """
+    data = _bytes(encoded, at_least=16)
+
+    def colours(flags):  # bytes of a colour table
+        return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8), 0)
+
+    def after_blocks(at):  # each with its length before it, up to an empty one
+        return 1 + _walk(at, lambda at: _number(data, at, 1) > 0, lambda at: at + 1 + _number(data, at, 1))
+
+    start = 13 + colours(data[10])
+    frame = _walk(start, lambda at: _number(data, at, 1) == 0x21, lambda at: after_blocks(at + 2))
+    width = tf.maximum(_number(data, 6, 2), _number(data, frame + 5, 2))
+    height = tf.maximum(_number(data, 8, 2), _number(data, frame + 7, 2))
+    end = after_blocks(frame + 11 + colours(_number(data, frame + 9, 1)))
+    return tf.strings.join(
+        [_part(encoded, 0, 6), _letters(width, 2), _letters(height, 2), _part(encoded, 10, end), b";"]
+    )
+
+
+def webp_first_frame(encoded: tf.Tensor) -> tf.Tensor:
+    """The first picture of an animated WebP as a WebP of its own; any other comes out as it is.
+
+    TensorFlow 2.21 refuses animations in three channels and writes beyond its memory when it decodes them in four.
+
+    Source: RFC 9649, section 2.7.
+    """
+    data = _bytes(encoded, at_least=16)
+    size = tf.cast(tf.strings.length(encoded), tf.int64)
+
+    def after(chunk):  # name, size, content, padded to an even size
+        return chunk + 8 + (_number(data, chunk + 4, 4) + 1) // 2 * 2
+
+    def other_than(name):
+        return lambda at: (at < size) & (_part(encoded, at, at + 4) != name)
+
+    frame = _walk(12, other_than(b"ANMF"), after)
+    inside = frame + 8 + 16
+    chunk = tf.where(_part(encoded, inside, inside + 4) == b"ALPH", after(inside), inside)
+    picture = _part(encoded, chunk, after(chunk))
+    length = 4 + tf.cast(tf.strings.length(picture), tf.int64)
+    alone = tf.strings.join([b"RIFF", _letters(length, 4), b"WEBP", picture])
+    return tf.where(frame < size, alone, encoded)
+
+
+def resize(image: tf.Tensor, shape: tuple[int, int] | tf.Tensor) -> tf.Tensor:
+    """The resizing of every evaluation: bicubic, and reducing averages over what each pixel covers. float32."""
+    return tf.image.resize(image, shape, "bicubic", antialias=True)
+
+
+def centre_square(image: tf.Tensor) -> tf.Tensor:
+    """The largest centred square of `(height, width, channels)`."""
+    shape = tf.shape(image)
+    side = tf.minimum(shape[0], shape[1])
+    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def _on_scale(pixels, channels):
+    """uint8 colours to float32 `(height, width, channels)`."""
+    image = tf.cast(pixels, tf.float32)
+    # Rounded, since the weights of red, green and blue add up to 0.9999: a grey picture keeps its values.
+    return tf.round(tf.image.rgb_to_grayscale(image)) if channels == 1 else image
+
+
+def _bytes(encoded, at_least):
+    """int64 `(n,)` values, padded with zeros at the end."""
+    values = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int64)
+    return tf.pad(values, [[0, tf.maximum(at_least - tf.size(values), 0)]])
+
+
+def _number(data, first, count):
+    """int64 of `count` bytes, the lowest first; beyond the end are zeros."""
+    at = tf.cast(first, tf.int64) + tf.range(count, dtype=tf.int64)
+    size = tf.size(data, tf.int64)
+    values = tf.where(at < size, tf.gather(data, tf.minimum(at, size - 1)), 0)
+    return tf.reduce_sum(values * 256 ** tf.range(count, dtype=tf.int64))
+
+
+def _letters(number, count):
+    """The bytes of a number as a string, the lowest first."""
+    values = number // 256 ** tf.range(count, dtype=tf.int64) % 256
+    return tf.strings.reduce_join(tf.gather(tf.constant([bytes([i]) for i in range(256)]), values))
+
+
+def _walk(at, go_on, following):
+    """The first position from `at`, each leading to the next, where `go_on` is false."""
+    return tf.nest.flatten(tf.while_loop(go_on, lambda at: [following(at)], [tf.cast(at, tf.int64)]))[0]
+
+
+def _part(encoded, start, end):
+    """The bytes from `start` to `end`, as far as there are any."""
+    length = tf.cast(tf.strings.length(encoded), tf.int64)
+    start = tf.minimum(tf.cast(start, tf.int64), length)
+    return tf.strings.substr(encoded, start, tf.maximum(tf.cast(end, tf.int64) - start, 0))
+
+
+def _starts(encoded, at, magic):
+    """Whether `magic` stands at a position."""
+    return _part(encoded, at, at + len(magic)) == magic
