@@ -24,11 +24,13 @@ class Train:
 
     settings: Annotated[Recipe, Fields]
     recipe: str = "digits"
-    """Where the defaults below come from: digits, fashion, or a .json file."""
+    """Where the defaults below come from: digits, fashion, paper, quick, modern, or a .json file."""
     out: Path | None = None
     """Folder of the run; none: runs/RECIPE-TIME."""
     overwrite: bool = False
     """Replace an earlier run in that folder."""
+    data_service: str | None = None
+    """grpc://HOST:PORT of a tf.data service (googlenet data-service) that prepares the batches."""
 
 
 @dataclasses.dataclass
@@ -66,7 +68,7 @@ class Augment:
     source: tyro.conf.Positional[str]
     """digits, fashion_mnist, folder:PATH, or a name of TensorFlow Datasets."""
     recipe: str | None = None
-    """Whose augmentation: digits, fashion or a .json file; none: the source's own recipe, or the paper's."""
+    """Whose augmentation: a preset or a .json file; none: the source's own recipe, or the paper's."""
     rows: int = 4
     """Pictures."""
     columns: int = 6
@@ -78,11 +80,23 @@ class Augment:
 
 
 @dataclasses.dataclass
+class DataService:
+    """Prepare batches for training runs on other machines, until Ctrl-C."""
+
+    host: str = "localhost"
+    """Name under which the other machines reach this one."""
+    port: int = 5050
+    """Where to listen; 0: any free one."""
+    dispatcher: str | None = None
+    """grpc://HOST:PORT of a service to join as a further worker; none: start a new one, with a worker."""
+
+
+@dataclasses.dataclass
 class Summary:
     """Print the paper's Table 1 for a network, or draw it."""
 
     variant: str = "paper"
-    """paper, batchnorm, torchvision, slim, onnx_zoo or inception5h."""
+    """paper, batchnorm, plain, torchvision, slim, onnx_zoo or inception5h."""
     input_shape: tuple[int, int, int] = (224, 224, 3)
     """Height, width and channels."""
     classes: int | None = None
@@ -107,12 +121,13 @@ Other = (
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Augment, tyro.conf.subcommand("augment")]
+    | Annotated[DataService, tyro.conf.subcommand("data-service")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
 )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns the exit status: 0, 2 after a user's error, 130 after Ctrl-C."""
+    """Runs one command. Returns the exit status: 0; 1 after a failed write, 2 a user's error, 130 Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         command = tyro.cli(_with_preset(argv), prog="googlenet", description=__doc__.split(":")[0], args=argv)
@@ -121,6 +136,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"googlenet: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"googlenet: error: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as interrupt:
         print(f"googlenet: interrupted{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
         return 130
@@ -171,6 +189,7 @@ def _train(command: Train, argv: list[str]) -> None:
         command.settings,
         folder,
         overwrite=command.overwrite,
+        data_service=command.data_service,
         command=shlex.join(["googlenet", *argv]),
         show=lambda epochs, steps: report.ShowProgress(console, epochs, steps),
     )
@@ -217,6 +236,16 @@ def _augment(command: Augment, argv: list[str]) -> None:
     print(command.out)
 
 
+def _data_service(command: DataService, argv: list[str]) -> None:
+    import threading
+
+    from training.data_service import serving
+
+    with serving(command.host, command.port, command.dispatcher) as address:
+        print(f"googlenet train --data-service {address}", flush=True)
+        threading.Event().wait()
+
+
 def _summary(command: Summary, argv: list[str]) -> None:
     from inception_v1 import Spec, summary
     from inception_v1.spec import read_spec
@@ -231,7 +260,14 @@ def _summary(command: Summary, argv: list[str]) -> None:
         Console(width=None if sys.stdout.isatty() else 200).print(summary.table(spec))
 
 
-_RUN = {Train: _train, Evaluate: _evaluate, Predict: _predict, Augment: _augment, Summary: _summary}
+_RUN = {
+    Train: _train,
+    Evaluate: _evaluate,
+    Predict: _predict,
+    Augment: _augment,
+    DataService: _data_service,
+    Summary: _summary,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

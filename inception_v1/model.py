@@ -16,7 +16,6 @@ from inception_v1.spec import (
     AUX_GRID,
     AUX_TAPS,
     LOSS_WEIGHTS,
-    LRN,
     BatchNorm,
     Conv,
     Inception,
@@ -48,7 +47,8 @@ def build_googlenet(
     """Builds GoogLeNet (Inception v1) with its main and two auxiliary classifiers.
 
     Args:
-        variant: the family: "paper" (= Caffe), "batchnorm", "torchvision", "slim", "onnx_zoo" or "inception5h".
+        variant: the family: "paper" (= Caffe), "batchnorm", "plain" (no normalisation), "torchvision", "slim",
+            "onnx_zoo" or "inception5h".
         input_shape: (height, width, channels) in pixels, always channels last. Height and width may be None where
             nothing after them is flattened: without the 5x5/3 auxiliary heads.
         classes: number of classes; None for the family's own (1000, slim 1001, inception5h 1008).
@@ -398,7 +398,7 @@ def _xavier():
 
 def _bias(spec: Spec):
     """0.2 in the families without batch normalisation (Caffe `train_val.prototxt`), so that no ReLU starts dead."""
-    return keras.initializers.Constant(0.2 if isinstance(spec.row.norm, LRN) else 0.0)
+    return keras.initializers.Constant(0.0 if isinstance(spec.row.norm, BatchNorm) else 0.2)
 
 
 @keras.saving.register_keras_serializable(package="inception_v1")

@@ -70,7 +70,7 @@ class Variant:
     """One published family of GoogLeNet. Every family pools its last map down to 1x1 before the classifier.
 
     Attributes:
-        norm: `LRN` twice in the stem, or `BatchNorm` after every convolution.
+        norm: `LRN` twice in the stem, `BatchNorm` after every convolution, or None.
         conv_bias: whether convolutions carry a bias.
         conv1_padding: "explicit" pads 3 on each side of the 7x7/2; "same" is TensorFlow's (2, 3 at even sizes).
         pool_rounding: how the stride-2 max pools treat the border: "ceil", "floor" or "same".
@@ -87,7 +87,7 @@ class Variant:
         source: where the row comes from.
     """
 
-    norm: LRN | BatchNorm
+    norm: LRN | BatchNorm | None
     conv_bias: bool = True
     conv1_padding: str = "explicit"
     pool_rounding: str = "ceil"
@@ -113,6 +113,7 @@ VARIANTS = {
         pixels="signed",
         source="the paper with BN (arXiv 1502.03167) in place of LRN",
     ),
+    "plain": Variant(None, pixels="signed", source="the paper without its LRN, for comparison"),
     "torchvision": Variant(
         BatchNorm(momentum=0.9),
         conv_bias=False,

@@ -67,24 +67,59 @@ def test_train_evaluate_predict_round_trip(tmp_path, data_dir):
     assert len(best) == 3
     assert "probability" in run("predict", folder, picture).stdout
 
-    again = run("train", *TINY, "--data-dir", data_dir, "--out", folder)
-    assert again.returncode == 2
-    assert again.stderr.startswith("googlenet: error: Expected a new folder (or --overwrite)")
 
-
-def test_seed_gives_identical_weights(tmp_path, data_dir):
+def test_a_killed_run_ends_like_one_that_was_not(tmp_path, data_dir):
+    """SIGKILL in the middle of an epoch, then the same command: same weights, averages and history, to the bit."""
     import keras
     import numpy as np
 
-    models = []
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        folder = tmp_path / name
-        done = run("train", *TINY, "--data-dir", data_dir, "--seed", seed, "--deterministic", "--out", folder)
+    flags = [*TINY, "--epochs", "4", "--average", "0.9", "--deterministic", "--seed", "3", "--data-dir", data_dir]
+    assert run("train", *flags, "--out", tmp_path / "whole").returncode == 0
+    argv, environment = command("train", *flags, "--out", tmp_path / "killed")
+    process = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 180
+    while not (tmp_path / "killed" / "state.npz").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    assert json.loads((tmp_path / "killed" / "metrics.json").read_text())["status"] == "running"
+    done = run("train", *flags, "--out", tmp_path / "killed")
+    assert done.returncode == 0, done.stderr
+    assert "epoch   1/4" not in done.stdout
+    histories = [(tmp_path / name / "history.csv").read_bytes() for name in ("whole", "killed")]
+    assert histories[0] == histories[1]
+    for file in ("best.keras", "raw.keras"):
+        models = [
+            keras.saving.load_model(tmp_path / n / file, compile=False).get_weights() for n in ("whole", "killed")
+        ]
+        for a, b in zip(*models):
+            np.testing.assert_array_equal(a, b)
+    again = run("train", *flags, "--out", tmp_path / "killed")
+    assert again.returncode == 2
+    assert "holds a finished run" in again.stderr
+
+
+def test_batches_come_from_other_processes(tmp_path, data_dir):
+    """A service and a second worker, each a process of its own, feed a run."""
+    processes = []
+    try:
+        argv, environment = command("data-service", "--port", "0")
+        processes.append(subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True))
+        address = processes[0].stdout.readline().split()[-1]
+        argv, environment = command("data-service", "--port", "0", "--dispatcher", address)
+        processes.append(subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True))
+        assert processes[1].stdout.readline().split()[-1] == address
+        folder = tmp_path / "run"
+        done = run("train", *TINY, "--data-dir", data_dir, "--data-service", address, "--out", folder)
         assert done.returncode == 0, done.stderr
-        models.append(keras.saving.load_model(folder / "best.keras", compile=False).get_weights())
-    for a, b in zip(models[0], models[1]):
-        np.testing.assert_array_equal(a, b)
-    assert any(not np.array_equal(a, c) for a, c in zip(models[0], models[2]))
+        assert json.loads((folder / "metrics.json").read_text())["status"] == "finished"
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 130
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def test_ctrl_c_ends_a_run_cleanly(tmp_path, data_dir):
@@ -97,9 +132,11 @@ def test_ctrl_c_ends_a_run_cleanly(tmp_path, data_dir):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.fullmatch(r"googlenet: interrupted: after \d+ epochs; its best model is in .*best\.keras\n", stderr), (
-        stderr
-    )
+    assert re.fullmatch(
+        r"googlenet: interrupted: after \d+ epochs; its best model, of epoch \d+, is in .*best\.keras; the same "
+        r"command goes on\n",
+        stderr,
+    ), stderr
     assert json.loads((folder / "metrics.json").read_text())["status"] == "interrupted"
     assert run("evaluate", folder).returncode == 0
 

@@ -1,0 +1,13 @@
+"""Training GoogLeNet: sources, pipeline, recipes, runs and their evaluation."""
+
+from typing import Any
+
+_PUBLIC = {"fine_tune": "training.transfer"}  # imported on demand: `training.recipe` must not wait for Keras
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,8 +1,34 @@
 """Encoded pictures to pixels, within bounds: whatever a file says or holds, its size is known before it is decoded."""
 
+from typing import NamedTuple
+
+import numpy as np
 import tensorflow as tf
 
 MAX_PIXELS = 2**26  # 8,192 x 8,192: 192 MiB as uint8 and 768 MiB as float32, for each picture in work at one time
+
+
+class Header(NamedTuple):
+    """Where a file of one kind says how large its picture is. Bytes from the lowest to the highest."""
+
+    at: int  # where the kind's name stands
+    name: bytes
+    height: tuple[int, ...]  # positions of bytes
+    width: tuple[int, ...]
+    height_divisor: int = 1
+    modulus: int = 2**32
+    add: int = 0
+
+
+HEADERS = (
+    Header(0, b"\x89PNG", (23, 22, 21, 20), (19, 18, 17, 16)),  # RFC 2083, IHDR
+    Header(0, b"GIF8", (8, 9), (6, 7)),  # GIF89a, logical screen
+    Header(0, b"BM", (22, 23, 24, 25), (18, 19, 20, 21)),  # BITMAPINFOHEADER; a negative height is from top to bottom
+    Header(8, b"WEBPVP8X", (27, 28, 29), (24, 25, 26), add=1),  # RFC 9649, sections 2.5 to 2.7
+    Header(8, b"WEBPVP8L", (21, 22, 23, 24), (21, 22, 23, 24), height_divisor=2**14, modulus=2**14, add=1),
+    Header(8, b"WEBPVP8 ", (28, 29), (26, 27), modulus=2**14),
+)
+HEADER_BYTES = 32
 
 
 def decode(encoded: tf.Tensor, size: int, channels: int) -> tf.Tensor:
@@ -19,7 +45,8 @@ def decode(encoded: tf.Tensor, size: int, channels: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: see `decode_pixels`.
     """
-    image = resize(_on_scale(centre_square(decode_pixels(encoded)), channels), (size, size))
+    image = _on_scale(centre_square(decode_pixels(encoded)), channels)
+    image = tf.cond(tf.shape(image)[0] == size, lambda: image, lambda: resize(image, (size, size)))
     image = tf.saturate_cast(tf.round(image), tf.uint8)
     return tf.ensure_shape(image, (size, size, channels))
 
@@ -43,8 +70,8 @@ def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: no such picture, a truncated one, or one of more than `MAX_PIXELS`.
     """
-    encoded = tf.cond(_starts(encoded, 0, b"GIF8"), lambda: gif_first_frame(encoded), lambda: encoded)
-    encoded = tf.cond(_starts(encoded, 8, b"WEBPVP8X"), lambda: webp_first_frame(encoded), lambda: encoded)
+    animated = _starts(encoded, 0, b"GIF8") | _starts(encoded, 8, b"WEBPVP8X")
+    encoded = tf.cond(animated, lambda: first_frame(encoded), lambda: encoded)
     image = tf.io.decode_image(bounded(encoded), channels=3, expand_animations=False)
     return tf.ensure_shape(image, (None, None, 3))
 
@@ -64,29 +91,36 @@ def bounded(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def picture_shape(encoded: tf.Tensor) -> tf.Tensor:
-    """Height and width that a picture's header announces, int64 `(2,)`; zeros where it is no known picture.
+    """Height and width that a picture's header announces, int64 `(2,)`; zeros where it is no known picture."""
 
-    Sources: PNG (RFC 2083, IHDR), GIF89a (logical screen), BMP (BITMAPINFOHEADER), WebP (RFC 9649).
-    """
+    return tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64),
+        lambda: _announced(encoded),
+    )
 
-    def jpeg():
-        return tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64)
 
-    def other():
-        head = _bytes(_part(encoded, 0, 32), at_least=32)
-        reverse = head[::-1]  # PNG alone has the highest byte first
-        bmp_height, bits = _number(head, 22, 4), _number(head, 21, 4)
-        kinds = {
-            (0, b"\x89PNG"): (_number(reverse, 8, 4), _number(reverse, 12, 4)),
-            (0, b"GIF8"): (_number(head, 8, 2), _number(head, 6, 2)),
-            (0, b"BM"): (tf.minimum(bmp_height, 2**32 - bmp_height), _number(head, 18, 4)),  # negative: top first
-            (8, b"WEBPVP8X"): (_number(head, 27, 3) + 1, _number(head, 24, 3) + 1),
-            (8, b"WEBPVP8L"): (bits // 2**14 % 2**14 + 1, bits % 2**14 + 1),
-            (8, b"WEBPVP8 "): (_number(head, 28, 2) % 2**14, _number(head, 26, 2) % 2**14),
-        }
-        return sum(tf.where(_starts(encoded, *magic), tf.stack(shape), 0) for magic, shape in kinds.items())
+def _announced(encoded):
+    head = _bytes(_part(encoded, 0, HEADER_BYTES), HEADER_BYTES + 1)  # the last one is zero
+    known = np.zeros((len(HEADERS), HEADER_BYTES + 1), "int64")
+    relevant = np.zeros_like(known)
+    for row, header in enumerate(HEADERS):
+        part = slice(header.at, header.at + len(header.name))
+        known[row, part], relevant[row, part] = list(header.name), 1
+    matches = tf.reduce_all(head * relevant == known, axis=1)
+    places = np.full((2, len(HEADERS), 4), HEADER_BYTES)
+    for row, header in enumerate(HEADERS):
+        places[0, row, : len(header.height)], places[1, row, : len(header.width)] = header.height, header.width
+    numbers = tf.reduce_sum(tf.gather(head, places) * 256 ** np.arange(4), axis=2)  # (2, kinds)
+    numbers = tf.where(numbers < 2**31, numbers, 2**32 - numbers)
+    divisors = np.array([[header.height_divisor for header in HEADERS], [1] * len(HEADERS)])
+    modulus, add = (np.array([getattr(header, name) for header in HEADERS]) for name in ("modulus", "add"))
+    return tf.reduce_sum(tf.where(matches, numbers // divisors % modulus + add, 0), axis=1)
 
-    return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
+
+def first_frame(encoded: tf.Tensor) -> tf.Tensor:
+    """An animated GIF or WebP picture without the frames after the first one."""
+    return tf.cond(_starts(encoded, 0, b"GIF8"), lambda: gif_first_frame(encoded), lambda: webp_first_frame(encoded))
 
 
 def gif_first_frame(encoded: tf.Tensor) -> tf.Tensor:

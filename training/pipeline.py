@@ -238,7 +238,7 @@ def _seed(recipe: Recipe, epoch, number):
 def _named(builder, split, skip: Collection[str] = (), order=None) -> tf.data.Dataset:
     """(name, encoded picture, label) of a split, in the source's order or with its files in an order of their own."""
     ds = builder.as_dataset(
-        split,
+        split=split,
         decoders={"image": tfds.decode.SkipDecoding()},
         shuffle_files=order is not None,
         read_config=tfds.ReadConfig(shuffle_seed=order, try_autocache=False, add_tfds_id=True),

@@ -45,6 +45,15 @@ class Recipe:
     dropout: float | None = None
     """Rate before the main classifier; none: as in the family."""
 
+    weights: str | None = None
+    """A .keras file to start from; its network replaces variant, stem and width, its classifiers are made anew."""
+    freeze_until: str | None = None
+    """Last block (3a ... 5b) or other row of the body that does not train."""
+    unfreeze_epochs: int | None = None
+    """Epochs after which everything trains, stage after stage from the heads down; none: what is frozen stays so."""
+    stage_rate: float = 1.0
+    """Factor of the learning rate from each stage to the one below: heads, 5, 4, 3, stem."""
+
     image_size: int = 224
     """Height and width that pictures are resized to."""
     paper_augment: bool = False
@@ -104,7 +113,7 @@ class Recipe:
     """Same seed, same weights to the bit (slower)."""
 
     def __post_init__(self):
-        positive = ("image_size", "epochs", "batch_size", "base_batch_size", "learning_rate", "bias_rate")
+        positive = ("image_size", "epochs", "batch_size", "base_batch_size", "learning_rate", "bias_rate", "stage_rate")
         fractions = ("validation_fraction", "zoom", "shift", "label_smoothing", "momentum", "unreadable")
         natural = ("rotate", "warmup_epochs", "weight_decay", "l2", "mixup", "cutmix", "aux_weight", "seed")
         for names, holds, expected in (
@@ -113,10 +122,11 @@ class Recipe:
             (("erase",), lambda v: 0 <= v <= 1, "from 0 to 1"),
             (natural, lambda v: v >= 0, "zero or more"),
             (("average",), lambda v: 0 <= v < 1, "from 0 to below 1, or None"),
+            (("unfreeze_epochs",), lambda v: v > 0, "above zero, or None"),
         ):
             for name in names:
                 value = getattr(self, name)
-                if name == "average" and value is None:
+                if name in ("average", "unfreeze_epochs") and value is None:
                     continue
                 if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):
                     raise ValueError(f"Expected {name} to be a number {expected}; Received: {name}={value!r}.")
@@ -127,6 +137,9 @@ class Recipe:
                     f"Expected {name} to be one of {', '.join(map(repr, choices))}; "
                     f"Received: {name}={getattr(self, name)!r}."
                 )
+        for name, needed in (("freeze_until", "weights"), ("unfreeze_epochs", "freeze_until")):
+            if getattr(self, name) is not None and getattr(self, needed) is None:
+                raise ValueError(f"Expected {needed} with {name}; Received: {name}={getattr(self, name)!r} alone.")
         if not 0 < self.validation_fraction < 0.5:
             raise ValueError(
                 "Expected validation_fraction to be above 0 and below 0.5; "
@@ -288,13 +301,17 @@ def schedule(recipe: Recipe, steps_per_epoch: int) -> "keras.optimizers.schedule
 def optimizer(recipe: Recipe, steps_per_epoch: int) -> "keras.optimizers.Optimizer":
     """SGD as the recipe says, not built yet."""
     from training.optimizer import SGD
+    from training.transfer import stage_rates
 
+    rates = {"/bias": recipe.bias_rate} if recipe.bias_rate != 1 else {}
+    if recipe.stage_rate != 1:
+        rates |= stage_rates(recipe.stage_rate)
     return SGD(
         schedule(recipe, steps_per_epoch),
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
         decay=recipe.weight_decay,
         l2=recipe.l2,
-        rates={"/bias": recipe.bias_rate} if recipe.bias_rate != 1 else {},
+        rates=rates,
         average=recipe.average,
     )

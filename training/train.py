@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from inception_v1 import GoogLeNet, Spec
 from inception_v1.model import Crossentropy
-from training import callbacks, evaluate, pipeline, report, sources
+from training import callbacks, evaluate, pipeline, report, sources, transfer
 from training import recipe as recipes
 from training import run as runs
 from training.recipe import Recipe
@@ -62,27 +62,68 @@ def train(
             f"Received: data_service={data_service!r}."
         )
     run = RunFolder(folder)
+    pretrained = transfer.read(recipe.weights) if recipe.weights else None
+    if pretrained:
+        own = pretrained.spec
+        recipe = dataclasses.replace(recipe, variant=own.variant, stem=own.stem, width_multiplier=own.width_multiplier)
     resumes = run.check_usable(recipe, overwrite)
-    builder, splits = sources.load(recipe)
-    classes = sources.class_names(builder)
-    spec = recipes.network(recipe, pipeline.image_channels(builder), len(classes))
-    skip = readable(builder, splits, recipe)
+    task = prepared(recipe, pretrained)
 
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
     with run.locked(), _precision(recipe.precision):
         if not resumes:
-            run.create(recipe, spec, classes)
-        known = {"command": command, "splits": dataclasses.asdict(splits), "unreadable": skip}
+            run.create(recipe, task.spec, task.classes)
+        known = {"command": command, "splits": dataclasses.asdict(task.splits), "unreadable": task.skip}
         with _recorded(run, known) as metrics:
-            _fit(run, recipe, spec, builder, splits, skip, resumes, data_service, show, metrics)
-            test = pipeline.batches(builder, splits.test, recipe, training=False, skip=skip["test"])
-            predictions = evaluate.predict(run.model(), test)
+            _fit(task, run, resumes, data_service, show, metrics)
+            test, skip = task.splits.test, task.skip["test"]
+            batches = pipeline.batches(task.builder, test, recipe, training=False, skip=skip)
+            predictions = evaluate.predict(run.model(), batches)
             metrics |= {"images": len(predictions.labels), "heads": evaluate.score(predictions)}
-            pictures = pipeline.pictures(builder, splits.test, recipe, skip["test"]).as_numpy_iterator()
-            report.write(run / runs.REPORT, run / runs.HISTORY, predictions, pictures, classes)
+            pictures = pipeline.pictures(task.builder, test, recipe, skip).as_numpy_iterator()
+            report.write(run / runs.REPORT, run / runs.HISTORY, predictions, pictures, task.classes)
+        (run / runs.STATE).unlink()  # a finished run does not go on
     return metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a recipe comes to, checked and not begun.
+
+    Attributes:
+        recipe: as asked for.
+        spec: the network.
+        pretrained: the network that it starts from, or None.
+        builder: the prepared source.
+        splits: of it.
+        skip: names of unreadable pictures, by field of `splits`.
+        classes: names in label order.
+    """
+
+    recipe: Recipe
+    spec: Spec
+    pretrained: GoogLeNet | None
+    builder: tfds.core.DatasetBuilder
+    splits: Splits
+    skip: dict[str, list[str]]
+    classes: list[str]
+
+
+def prepared(recipe: Recipe, pretrained: GoogLeNet | None = None) -> Task:
+    """Loads the source of a recipe and checks all that can be checked before a network is built.
+
+    Raises:
+        ValueError: as `train`.
+    """
+    builder, splits = sources.load(recipe)
+    classes = sources.class_names(builder)
+    spec = recipes.network(recipe, pipeline.image_channels(builder), len(classes))
+    if pretrained:
+        spec = transfer.changed(spec, widths=pretrained.spec.widths, reduction=pretrained.spec.reduction)
+        transfer.check_fits(pretrained.spec, spec, recipe.freeze_until)
+    return Task(recipe, spec, pretrained, builder, splits, readable(builder, splits, recipe), classes)
 
 
 def readable(builder: tfds.core.DatasetBuilder, splits: Splits, recipe: Recipe) -> dict[str, list[str]]:
@@ -117,17 +158,24 @@ def compiled(recipe: Recipe, spec: Spec, steps: int, aux_weight: float | keras.V
     return model
 
 
-def _fit(run, recipe: Recipe, spec: Spec, builder, splits, skip, resumes, data_service, show, metrics) -> None:
+def _fit(task: Task, run: RunFolder, resumes: bool, data_service: str | None, show, metrics: dict[str, Any]) -> None:
     """Trains from the start or from the saved state, and keeps `metrics` up to date meanwhile."""
-    steps = pipeline.steps_per_epoch(builder, splits.train, recipe, skip["train"])
-    validation = pipeline.batches(builder, splits.validation, recipe, training=False, skip=skip["validation"])
+    recipe, spec = task.recipe, task.spec
+    steps = pipeline.steps_per_epoch(task.builder, task.splits.train, recipe, task.skip["train"])
+    validation = pipeline.batches(
+        task.builder, task.splits.validation, recipe, training=False, skip=task.skip["validation"]
+    )
     falls = recipe.aux_schedule == "linear" and spec.has_aux
     aux_weight = keras.Variable(recipe.aux_weight, trainable=False, dtype="float32") if falls else None
     model = compiled(recipe, spec, steps, aux_weight)
     model.optimizer.build(model.trainable_variables)
+    if task.pretrained:
+        transfer.copy_body(task.pretrained, model)
+        transfer.freeze(model, recipe.freeze_until)
 
     averages = recipe.average is not None
-    best = [callbacks.KeepBest(run / runs.BEST, f"val_{'average_' * averages}main_accuracy", averages)]
+    score = "val_average_main_accuracy" if averages else "val_main_accuracy"
+    best = [callbacks.KeepBest(run / runs.BEST, score, averages)]
     if averages:
         best.append(callbacks.KeepBest(run / runs.RAW))
     history, heads = callbacks.History(run / runs.HISTORY), callbacks.WatchHeads(spec.heads, spec.classes)
@@ -139,7 +187,13 @@ def _fit(run, recipe: Recipe, spec: Spec, builder, splits, skip, resumes, data_s
         metrics.update(epochs=epoch + 1, best_epoch=best[0].best_epoch)
 
     training = pipeline.batches(
-        builder, splits.train, recipe, True, skip=skip["train"], first_epoch=first_epoch, service=data_service
+        task.builder,
+        task.splits.train,
+        recipe,
+        training=True,
+        skip=task.skip["train"],
+        first_epoch=first_epoch,
+        service=data_service,
     )
     model.fit(
         training,
@@ -151,6 +205,7 @@ def _fit(run, recipe: Recipe, spec: Spec, builder, splits, skip, resumes, data_s
         callbacks=[
             callbacks.StopOnDivergence(steps, lambda: _kept(run, best[0].best_epoch)),
             *([callbacks.AuxWeight(aux_weight, recipe.aux_weight, recipe.epochs)] if falls else []),
+            *([transfer.Unfreeze(recipe.freeze_until, recipe.unfreeze_epochs)] if recipe.unfreeze_epochs else []),
             *([callbacks.EvaluateAverage(validation)] if averages else []),
             heads,
             *best,
