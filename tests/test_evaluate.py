@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,6 +9,8 @@ import tensorflow as tf
 from inception_v1 import build_googlenet
 from training import evaluate
 from training.evaluate import Predictions
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_score_by_hand():
@@ -66,3 +72,36 @@ def test_predict_counts_a_partial_batch():
     np.testing.assert_array_equal(predictions.labels, y)
     for head, expected in model.predict(x, verbose=0).items():
         np.testing.assert_allclose(predictions.by_head[head], expected, atol=1e-6)
+
+
+REPLICAS = """
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from inception_v1 import build_googlenet
+from training import evaluate
+
+network = dict(input_shape=(32, 32, 1), classes=3, width_multiplier=0.1, aux=False)
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    mirrored = build_googlenet("batchnorm", **network)
+assert mirrored.distribute_strategy.num_replicas_in_sync == 2
+alone = build_googlenet("batchnorm", **network)
+alone.set_weights(mirrored.get_weights())
+x = 100 * np.random.default_rng(0).normal(size=(9, 2, 32, 32, 1)).astype("float32")
+for images in (x[:, 0], x):
+    batches = tf.data.Dataset.from_tensor_slices((images, np.arange(9))).batch(4)
+    shared, expected = evaluate.predict(mirrored, batches), evaluate.predict(alone, batches)
+    np.testing.assert_array_equal(shared.labels, np.arange(9))
+    for head, probabilities in expected.by_head.items():
+        assert np.abs(np.diff(probabilities, axis=0)).max(axis=1).min() > 1e-3, head  # the images differ
+        np.testing.assert_allclose(shared.by_head[head], probabilities, atol=1e-6)
+print("equal")
+"""
+
+
+def test_replicas_share_batches_and_change_nothing():
+    # A process of its own, since devices are split before TensorFlow starts. Batches of 4, 4 and 1 on two replicas.
+    done = subprocess.run([sys.executable, "-c", REPLICAS], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "equal", done.stderr[-2000:]

@@ -1,6 +1,7 @@
 """Predictions of a trained network, and what they are worth."""
 
 import dataclasses
+import functools
 import os
 import typing
 from collections.abc import Callable, Iterable, Sequence
@@ -34,21 +35,35 @@ def predict(model: GoogLeNet, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) ->
     """Runs every head on every image, a partial last batch included.
 
     Args:
-        model: the network.
+        model: the network. Made under a strategy of one process, its replicas share each batch.
         batches: of (images, labels); images `(batch, size, size, channels)`, or `(batch, views, size, size, channels)`
             whose probabilities are averaged over the views.
 
     Returns:
         The probabilities and labels in order.
     """
+    # Of a partial, since TensorFlow counts the traces of a plain function over all models and warns of the fifth.
+    forward = tf.function(functools.partial(model, training=False), reduce_retracing=True)
+    strategy = model.distribute_strategy
     by_head: dict[str, list[np.ndarray]] = {head: [] for head in model.spec.heads}
-    labels = []
+    labels, size = [], 1
     for images, label in batches:
-        flat = tf.reshape(images, (-1, *images.shape[-3:]))
-        for head, probabilities in model.predict_on_batch(flat).items():
-            by_head[head].append(probabilities.reshape(len(label), -1, probabilities.shape[-1]).mean(axis=1))
+        count, views_each = len(label), images.shape[1] if images.shape.rank == 5 else 1
+        size = max(size, count)  # a partial batch is filled up, since another shape would be traced anew
+        for head, shares in strategy.run(forward, (_shared(strategy, images, size),)).items():
+            rows = np.concatenate([share.numpy() for share in strategy.experimental_local_results(shares)])
+            rows = rows.reshape(-1, views_each, rows.shape[-1])[:count]
+            by_head[head].append(rows.mean(axis=1))
         labels.append(label.numpy())
     return Predictions({head: np.concatenate(parts) for head, parts in by_head.items()}, np.concatenate(labels))
+
+
+def _shared(strategy: tf.distribute.Strategy, images: tf.Tensor, size: int):
+    """An equal share of a batch for each replica, in order, views as images; repeats fill it up to `size` or more."""
+    replicas = strategy.num_replicas_in_sync
+    whole = tf.gather(images, tf.range(-(-size // replicas) * replicas) % len(images))
+    shares = tf.split(tf.reshape(whole, (-1, *images.shape[-3:])), replicas)
+    return strategy.experimental_distribute_values_from_function(lambda place: shares[place.replica_id_in_sync_group])
 
 
 def views(image: tf.Tensor, size: int, count: int) -> tf.Tensor:
