@@ -65,6 +65,14 @@ def test_views_are_the_papers_crops_one_by_one(count, height, width, size):
         np.testing.assert_allclose(view[inner, inner, 1], np.tile(columns[None, inner], (size - 8, 1)), atol=1.0)
 
 
+def test_of_a_long_picture_only_the_centre_is_viewed():
+    long = tf.constant(np.random.default_rng(0).uniform(0, 255, (2, 1000, 3)), tf.float32)
+    for count in (10, 144):
+        for image in (long, tf.transpose(long, (1, 0, 2))):
+            centre = image[:, 492:508] if image.shape[0] == 2 else image[492:508]
+            np.testing.assert_array_equal(evaluate.views(image, 32, count), evaluate.views(centre, 32, count))
+
+
 def test_predict_counts_a_partial_batch():
     model = build_googlenet(input_shape=(32, 32, 1), classes=3, width_multiplier=0.1)
     x, y = np.random.default_rng(0).normal(size=(7, 32, 32, 1)).astype("float32"), np.arange(7) % 3

@@ -17,6 +17,7 @@ from training.recipe import Recipe
 from training.run import RunFolder
 
 VIEW_SCALES = {10: (256,), 144: (256, 288, 320, 352)}  # shorter side for a 224 px network
+LONGEST_VIEWED = 8  # times the shorter side; 1x1000 pixels would be 256x256000 at the paper's first scale
 
 
 class Predictions(typing.NamedTuple):
@@ -71,7 +72,8 @@ def views(image: tf.Tensor, size: int, count: int) -> tf.Tensor:
 
     144: the shorter side at 256, 288, 320 and 352 pixels, the left (top), centre and right (bottom) square of each, of
     each square its four corners, its centre and the whole resized. 10: the corners and the centre of the centre square
-    at 256. Then the mirror image of each. For networks of another input size than 224 all scales change with it.
+    at 256. Then the mirror image of each. For networks of another input size than 224 all scales change with it. Of a
+    picture longer than 8 times its shorter side only the centre of that length is seen, so that memory is bounded.
 
     Args:
         image: float32 `(height, width, channels)`.
@@ -83,6 +85,7 @@ def views(image: tf.Tensor, size: int, count: int) -> tf.Tensor:
 
     Source: arXiv 1409.4842, section 7; Krizhevsky et al. 2012, section 4.1 for the ten.
     """
+    image = _centre_part(image)
     crops = []
     for scale in VIEW_SCALES[count]:
         side = round(scale * size / 224)
@@ -99,6 +102,14 @@ def views(image: tf.Tensor, size: int, count: int) -> tf.Tensor:
                 crops.append(pipeline.resize(square, (size, size)))
     stacked = tf.clip_by_value(tf.stack(crops), 0, 255)
     return tf.ensure_shape(tf.concat([stacked, stacked[:, :, ::-1]], 0), (count, size, size, image.shape[-1]))
+
+
+def _centre_part(image: tf.Tensor) -> tf.Tensor:
+    """The centre of a picture, no longer than `LONGEST_VIEWED` times its shorter side."""
+    shape = tf.shape(image)[:2]
+    part = tf.minimum(shape, LONGEST_VIEWED * tf.reduce_min(shape))
+    top, left = tf.unstack((shape - part) // 2)
+    return image[top : top + part[0], left : left + part[1]]
 
 
 def view_batches(builder, split: str, recipe: Recipe, count: int) -> tf.data.Dataset:
