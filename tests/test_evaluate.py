@@ -113,3 +113,11 @@ def test_replicas_share_batches_and_change_nothing():
     # A process of its own, since devices are split before TensorFlow starts. Batches of 4, 4 and 1 on two replicas.
     done = subprocess.run([sys.executable, "-c", REPLICAS], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "equal", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("top", [0, -3])
+def test_classify_names_at_least_one_class(top):
+    with pytest.raises(ValueError, match=f"top to be 1 or more; Received: top={top}"):
+        evaluate.classify("run", ["digit.png"], top)
+    with pytest.raises(ValueError, match="at least one picture"):
+        evaluate.classify("run", [])

@@ -112,6 +112,8 @@ def test_ctrl_c_ends_a_run_cleanly(tmp_path, data_dir):
         (["train", "--source", "digitz"], "Nearest: digits"),
         (["train", "--epochs", "0"], "epochs"),
         (["evaluate", "/nonexistent"], "Expected the folder of a run"),
+        (["predict", "/nonexistent", "a.png", "--top", "0"], "top to be 1 or more; Received: top=0"),
+        (["predict", "/nonexistent"], "at least one picture"),
         (["summary", "--variant", "papr"], "Did you mean 'paper'?"),
         (["summary", "--draw", "net.jpg"], "ending in .svg, .png, .pdf"),
     ],

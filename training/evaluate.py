@@ -193,8 +193,13 @@ def classify(folder: str | os.PathLike, pictures: Sequence[str], top: int = 5) -
         {path: [(class name, probability), ...]}.
 
     Raises:
-        ValueError: not a run, no trained model, or a file that is missing or no picture (named).
+        ValueError: not a run, no trained model, no picture asked for, `top` below 1, or a file that is missing or no
+            picture (named).
     """
+    if top < 1:
+        raise ValueError(f"Expected top to be 1 or more; Received: top={top}.")
+    if not pictures:
+        raise ValueError("Expected at least one picture; Received: none.")
     run = RunFolder(folder)
     recipe, classes = run.recipe(), run.classes()
     model = run.model()
