@@ -1,3 +1,5 @@
+import csv
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,6 +27,32 @@ def test_confusion_counts_predictions_of_true_classes():
     assert sorted(texts(axes)) == ["1"] * 4
 
 
+def test_confusion_leaves_out_what_is_no_prediction():
+    p = np.array([[0.5, 0.5, 0], [np.nan, 0, 1], [0, 1, 0], [0, 0.1, 0.9]], "float32")
+    axes = report.confusion(Predictions({"main": p}, np.array([2, 2, 1, 2])), CLASSES).axes[0]
+    assert axes.get_title() == "2 of 4 right (50.00%)"
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0, 0, 0], [0, 1, 0], [0, 0, 1 / 3]])
+
+
+def test_reliability_draws_accuracy_and_gap_by_confidence():
+    p = np.array([[0.55, 0.45], [0.57, 0.43], [0.95, 0.05], [0.97, 0.03]], "float32")
+    figure = report.reliability(Predictions({"main": p}, np.array([0, 1, 0, 0])))
+    bars, gaps = figure.axes[0].containers
+    assert [bar.get_height() for bar in bars] == [0.5, 1]
+    assert [bar.get_x() for bar in bars] == pytest.approx([8 / 15, 14 / 15])
+    assert [gap.get_y() + gap.get_height() for gap in gaps] == pytest.approx([0.56, 0.96])
+    assert [bar.get_height() for bar in figure.axes[1].patches] == [0] * 8 + [2] + [0] * 5 + [2]
+    assert figure.axes[0].get_title() == "expected calibration error 5.00% over 4 images"
+
+
+def test_mistakes_without_a_prediction_come_first():
+    p = np.array([[0.9, 0.1, 0], [np.nan, 0, 1]], "float32")
+    predictions = Predictions({"main": p}, np.array([0, 0]))
+    assert report.least_certain(predictions) == [1, 0]
+    figure = report.mistakes(predictions, np.zeros((2, 8, 8, 1), "uint8"), CLASSES)
+    assert "seen as no class" in figure.axes[0].get_title()
+
+
 def test_mistakes_come_first_with_their_names():
     images = {index: np.zeros((8, 8, 1), "uint8") for index in report.least_certain(PREDICTIONS)}
     assert list(images) == [3, 1, 2, 0]
@@ -47,14 +75,26 @@ def test_curves_draw_every_head(tmp_path, heads):
     assert [len(axes.lines) for axes in figure.axes] == [2 * len(heads)] * 2
 
 
-def test_write_leaves_three_pictures(tmp_path):
+def test_write_leaves_pictures_and_a_table(tmp_path):
     history = tmp_path / "history.csv"
     history.write_text("epoch,loss,main_accuracy,val_loss,val_main_accuracy\n0,1,0.5,1,0.5\n")
     report.write(tmp_path / "report", history, PREDICTIONS, np.zeros((4, 8, 8, 3), "uint8"), CLASSES)
     found = sorted(path.name for path in (tmp_path / "report").iterdir())
-    assert found == ["confusion.png", "curves.png", "mistakes.png"]
-    for path in (tmp_path / "report").iterdir():
+    assert found == ["classes.csv", "confusion.png", "curves.png", "mistakes.png", "reliability.png"]
+    for path in (tmp_path / "report").glob("*.png"):
         Image.open(path).verify()
+
+
+def test_numbers_by_class_are_a_table(tmp_path):
+    report.write_evaluation(tmp_path / "new" / "report", PREDICTIONS, CLASSES)
+    with (tmp_path / "new" / "report" / "classes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["class", "precision", "recall", "f1", "images"]
+    # Ant is predicted three times for one ant, bee never, cow once for two cows.
+    expected = [("ant", 1 / 3, 1, 0.5, 1), ("bee", 0, 0, 0, 1), ("cow", 1, 0.5, 2 / 3, 2)]
+    for row, (name, *numbers) in zip(rows, expected, strict=True):
+        assert row["class"] == name
+        assert [float(value) for value in list(row.values())[1:]] == pytest.approx(numbers)
 
 
 @pytest.mark.parametrize("paper", [True, False])
@@ -74,11 +114,27 @@ def test_augmentation_shows_each_draw_beside_its_picture(tmp_path, paper):
             assert 0 <= box.get_y() <= box.get_y() + box.get_height() <= 40
 
 
-def test_tables_show_the_numbers():
+def printed(*renderables):
     console = Console(record=True, width=80)
-    result = {"images": 360, "split": "test", "heads": {"main": {"top1": 0.985, "top5": 1.0, "loss": 0.05}}}
-    console.print(report.score_table(result))
-    console.print(report.class_table("a.png", [("seven", 0.75)]))
-    text = console.export_text()
-    for expected in ("360 images of test", "98.50%", "100.00%", "0.0500", "a.png", "seven", "75.00%"):
-        assert expected in text
+    console.print(*renderables)
+    return console.export_text()
+
+
+def cells(text):
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if "│" in line]
+
+
+INTERVALS = {"top1": [0.96, 0.995], "top5": [1.0, 1.0], "loss": [0.04, 0.0625]}
+SCORES = {"top1": 0.985, "top5": 1.0, "loss": 0.05, "ece": 0.0123, "intervals": INTERVALS}
+
+
+def test_tables_show_the_numbers():
+    text = printed(report.score_table({"images": 360, "split": "test", "heads": {"main": SCORES}}))
+    assert text.splitlines()[0].strip() == "360 images of test"
+    assert cells(text) == [
+        ["main", "98.50%", "100.00%", "0.0500", "0.0123"],
+        ["", "96.00-99.50", "100.00-100.00", "0.0400-0.0625", ""],
+    ]
+    several = {"images": 360, "split": "test", "runs": ["a", "b"], "crops": 10, "heads": {"main": SCORES}}
+    assert "360 images of test, 2 models, 10 crops each" in printed(report.score_table(several))
+    assert cells(printed(report.class_table("a.png", [("seven", 0.75)]))) == [["seven", "75.00%"]]

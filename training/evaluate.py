@@ -1,4 +1,4 @@
-"""Predictions of a trained network, and what they are worth."""
+"""Predictions of trained networks, and what they are worth."""
 
 import dataclasses
 import functools
@@ -7,7 +7,9 @@ import typing
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import scipy.stats
 import tensorflow as tf
+from sklearn.metrics import precision_recall_fscore_support
 
 from inception_v1 import VARIANTS, GoogLeNet
 from inception_v1.preprocessing import normalize
@@ -18,6 +20,8 @@ from training.run import RunFolder
 
 VIEW_SCALES = {10: (256,), 144: (256, 288, 320, 352)}  # shorter side for a 224 px network
 LONGEST_VIEWED = 8  # times the shorter side; 1x1000 pixels would be 256x256000 at the paper's first scale
+CALIBRATION_BINS = 15  # as Guo et al. report
+RESAMPLES = 1000
 
 
 class Predictions(typing.NamedTuple):
@@ -123,24 +127,134 @@ def view_batches(builder, split: str, recipe: Recipe, count: int) -> tf.data.Dat
     return ds.batch(max(1, recipe.batch_size // count)).prefetch(1)
 
 
-def score(predictions: Predictions) -> dict[str, dict[str, float]]:
-    """Top-1 and top-5 accuracy and mean cross-entropy of each head.
+def predicted(probabilities: np.ndarray) -> np.ndarray:
+    """The class of the highest probability of each image; -1, no class, where two tie or any is NaN.
 
-    A label that ties for the last place counts as missed, and so do NaN scores.
+    Args:
+        probabilities: `(images, classes)`.
 
     Returns:
-        {head: {"top1": share, "top5": share, "loss": nats}}.
+        int64 `(images,)`.
+    """
+    best = probabilities.argmax(axis=1)
+    alone = (~(probabilities < probabilities.max(axis=1, keepdims=True))).sum(axis=1) == 1
+    return np.where(alone, best, -1)
+
+
+def score(predictions: Predictions) -> dict[str, dict[str, typing.Any]]:
+    """Top-1 and top-5 accuracy, mean cross-entropy and expected calibration error of each head.
+
+    A label that ties for the last place counts as missed. So does an image with a NaN, and it counts as certain and
+    wrong in the calibration. The intervals hold 95 % of the means of 1,000 resamples of the images (percentile
+    bootstrap, fixed seed). Where every image is right, or none, that is a single point: resampling cannot show what
+    never happened.
+
+    Returns:
+        {head: {"top1": share, "top5": share, "loss": nats, "ece": share, "intervals": {"top1": [low, high], "top5":
+        [low, high], "loss": [low, high]}}}.
     """
     result = {}
     for head, probabilities in predictions.by_head.items():
-        own = probabilities[np.arange(len(predictions.labels)), predictions.labels]
+        own = probabilities[np.arange(len(predictions.labels)), predictions.labels].astype("float64")
         rank = (~(probabilities < own[:, None])).sum(axis=1)
+        loss = -np.log(np.fmax(own, np.finfo("float32").tiny))  # fmax: a NaN is no probability at all
+        each = np.stack([rank <= 1, rank <= 5, loss])
+        names = ("top1", "top5", "loss")
         result[head] = {
-            "top1": float(np.mean(rank <= 1)),
-            "top5": float(np.mean(rank <= 5)),
-            "loss": float(-np.mean(np.log(np.maximum(own, np.finfo("float32").tiny)))),
+            **dict(zip(names, each.mean(axis=1).tolist(), strict=True)),
+            "ece": calibration_error(probabilities, predictions.labels),
+            "intervals": dict(zip(names, bootstrap(each).tolist(), strict=True)),
         }
     return result
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean distance of confidence and accuracy over the bins of `calibration`, weighted by their images.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, section 2.
+    """
+    count, confidence, accuracy = calibration(probabilities, labels)
+    return float(np.sum(count * np.abs(accuracy - confidence)) / count.sum())
+
+
+def calibration(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How often the images of each confidence are right: of 15 equally wide bins, their upper edge belonging to them.
+
+    Args:
+        probabilities: `(images, classes)`. Images with a NaN count as certain and wrong.
+        labels: `(images,)`.
+
+    Returns:
+        `(3, 15)`: number of images, mean confidence (that of the best class) and accuracy; zeros in an empty bin.
+    """
+    confidence = np.nan_to_num(probabilities.max(axis=1).astype("float64"), nan=1.0)
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    bins = np.digitize(confidence, edges[1:-1], right=True)
+    count = np.bincount(bins, minlength=CALIBRATION_BINS)
+    sums = [
+        np.bincount(bins, values, minlength=CALIBRATION_BINS)
+        for values in (confidence, predicted(probabilities) == labels)
+    ]
+    return np.stack([count, *(total / np.maximum(count, 1) for total in sums)])
+
+
+def bootstrap(values: np.ndarray) -> np.ndarray:
+    """95 % percentile bootstrap intervals of means over the images; all rows see the same resamples.
+
+    Args:
+        values: `(quantities, images)`.
+
+    Returns:
+        `(quantities, 2)`: low and high.
+    """
+    images = values.shape[1]
+    if images == 1:  # SciPy refuses it; every resample is the image
+        return np.repeat(values.astype("float64"), 2, axis=1)
+    interval = scipy.stats.bootstrap(
+        (values.astype("float64"),),
+        np.mean,
+        axis=1,
+        n_resamples=RESAMPLES,
+        batch=max(1, 2**20 // images),  # of resamples at once: about 40 MB
+        method="percentile",
+        rng=0,
+    ).confidence_interval
+    return np.stack([interval.low, interval.high], axis=1)
+
+
+def measured(predictions: Predictions, classes: Sequence[str]) -> dict[str, typing.Any]:
+    """The numbers of a split that `metrics.json` holds.
+
+    Args:
+        predictions: of the split.
+        classes: names in label order.
+
+    Returns:
+        {"images": count, "heads": as `score` returns, "classes": as `by_class` returns}.
+    """
+    return {
+        "images": len(predictions.labels),
+        "heads": score(predictions),
+        "classes": by_class(predictions, classes),
+    }
+
+
+def by_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 of the main head by class; a share that has nothing to divide by is 0.
+
+    Args:
+        predictions: of a split.
+        classes: names in label order.
+
+    Returns:
+        {class: {"precision": share, "recall": share, "f1": share, "images": count}}.
+    """
+    columns = precision_recall_fscore_support(
+        predictions.labels, predicted(predictions.by_head["main"]), labels=range(len(classes)), zero_division=0
+    )
+    names = ("precision", "recall", "f1", "images")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return {name: dict(zip(names, row, strict=True)) for name, row in zip(classes, rows, strict=True)}
 
 
 def evaluate(
@@ -158,7 +272,8 @@ def evaluate(
         track: wraps the dataset of batches, for instance to show progress.
 
     Returns:
-        {"split": ..., "crops": ..., "images": count, "heads": as `score` returns}.
+        {"split": ..., "crops": ..., "images": count, "heads": as `score` returns, "classes": as
+        `by_class` returns}.
 
     Raises:
         ValueError: not a run, no trained model yet, an unknown split, or another number of crops.
@@ -178,7 +293,7 @@ def evaluate(
     else:
         ds = view_batches(builder, splits.test, recipe, crops)
     predictions = predict(model, track(ds))
-    return {"split": splits.test, "crops": crops, "images": len(predictions.labels), "heads": score(predictions)}
+    return {"split": splits.test, "crops": crops, **measured(predictions, run.classes())}
 
 
 def classify(folder: str | os.PathLike, pictures: Sequence[str], top: int = 5) -> dict[str, list[tuple[str, float]]]:

@@ -1,4 +1,4 @@
-"""The pictures a run leaves behind, and the progress it shows while it lasts."""
+"""The pictures and tables of a run and of its evaluation, and the progress they show while they last."""
 
 import csv
 import os
@@ -16,20 +16,22 @@ from matplotlib.patches import Rectangle
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from sklearn.metrics import confusion_matrix
 
 from training import pipeline, sources
-from training.evaluate import Predictions
+from training.evaluate import CALIBRATION_BINS, Predictions, by_class, calibration, calibration_error, predicted
 from training.recipe import Recipe
 from training.run import written_whole
 
 HEAD_COLOURS = {"main": "#e45756", "aux1": "#4c78a8", "aux2": "#54a24b"}
 WRONG = "#c0392b"
+BARS = "#4c78a8"
 
 
 def write(
     folder: Path, history: Path, predictions: Predictions, pictures: Iterable[np.ndarray], classes: Sequence[str]
 ) -> None:
-    """Writes `curves.png`, `confusion.png` and `mistakes.png`.
+    """Writes `curves.png`, `mistakes.png` and what `write_evaluation` writes.
 
     Args:
         folder: where they go; made if absent.
@@ -38,12 +40,29 @@ def write(
         pictures: uint8 `(height, width, channels)` each, of the test split in the order of `predictions`.
         classes: names in label order.
     """
-    folder.mkdir(exist_ok=True)
+    write_evaluation(folder, predictions, classes)
     save(curves(read_history(history)), folder / "curves.png")
-    save(confusion(predictions, classes), folder / "confusion.png")
     shown = set(least_certain(predictions))
     images = {index: picture for index, picture in enumerate(pictures) if index in shown}
     save(mistakes(predictions, images, classes), folder / "mistakes.png")
+
+
+def write_evaluation(folder: Path, predictions: Predictions, classes: Sequence[str]) -> None:
+    """Writes `confusion.png`, `reliability.png` and `classes.csv`, all of the main head.
+
+    Args:
+        folder: where they go; made if absent.
+        predictions: of a split.
+        classes: names in label order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save(confusion(predictions, classes), folder / "confusion.png")
+    save(reliability(predictions), folder / "reliability.png")
+    with written_whole(folder / "classes.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("class", "precision", "recall", "f1", "images"))
+        for name, numbers in by_class(predictions, classes).items():
+            writer.writerow((name, *numbers.values()))
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
@@ -75,9 +94,9 @@ def curves(history: dict[str, np.ndarray]) -> Figure:
 
 def confusion(predictions: Predictions, classes: Sequence[str]) -> Figure:
     """Counts of predicted against true classes of the main head, coloured by share of the true class."""
-    counts = np.zeros((len(classes), len(classes)), int)
-    np.add.at(counts, (predictions.labels, predictions.by_head["main"].argmax(axis=1)), 1)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    labels, seen_as = predictions.labels, predicted(predictions.by_head["main"])
+    counts = confusion_matrix(labels, seen_as, labels=range(len(classes)))
+    share = counts / np.maximum(np.bincount(labels, minlength=len(classes)), 1)[:, None]
     side = float(np.clip(3 + 0.45 * len(classes), 5, 16))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
@@ -92,14 +111,50 @@ def confusion(predictions: Predictions, classes: Sequence[str]) -> Figure:
             shade = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=shade)
     right = counts.trace()
-    axes.set_title(f"{right:,} of {counts.sum():,} right ({right / counts.sum():.2%})")
+    axes.set_title(f"{right:,} of {len(labels):,} right ({right / len(labels):.2%})")
+    return figure
+
+
+def reliability(predictions: Predictions) -> Figure:
+    """The main head's accuracy at each confidence beside that confidence, and how many images have it.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, figure 1.
+    """
+    probabilities, labels = predictions.by_head["main"], predictions.labels
+    count, confidence, accuracy = calibration(probabilities, labels)
+    used, width = count > 0, 1 / CALIBRATION_BINS
+    centre = (np.arange(CALIBRATION_BINS) + 0.5) * width
+    figure = Figure(figsize=(5.5, 6.5), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    top.plot((0, 1), (0, 1), "--", color="grey", linewidth=1, label="perfectly calibrated")
+    top.bar(centre[used], accuracy[used], width, color=BARS, edgecolor="white", label="accuracy")
+    gap = (confidence - accuracy)[used]
+    top.bar(
+        centre[used],
+        gap,
+        width,
+        accuracy[used],
+        facecolor="none",
+        edgecolor=WRONG,
+        hatch="///",
+        label="gap to the mean confidence",
+    )
+    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+    top.legend(fontsize=8, loc="upper left")
+    error = calibration_error(probabilities, labels)
+    top.set_title(f"expected calibration error {error:.2%} over {len(labels):,} images", fontsize=10)
+    bottom.bar(centre, count, width, color=BARS, edgecolor="white")
+    bottom.set(yscale="symlog", ylabel="images", xlabel="confidence: probability of the best class")
+    for axes in (top, bottom):
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
     return figure
 
 
 def least_certain(predictions: Predictions, most: int = 24) -> list[int]:
     """Indices of the images whose own class got the least probability from the main head, worst first."""
     own = predictions.by_head["main"][np.arange(len(predictions.labels)), predictions.labels]
-    return np.argsort(own, kind="stable")[:most].tolist()
+    return np.argsort(np.nan_to_num(own, nan=-1.0), kind="stable")[:most].tolist()
 
 
 def mistakes(predictions: Predictions, images: Mapping[int, np.ndarray], classes: Sequence[str]) -> Figure:
@@ -112,7 +167,7 @@ def mistakes(predictions: Predictions, images: Mapping[int, np.ndarray], classes
     """
     probabilities, labels = predictions.by_head["main"], predictions.labels
     own = probabilities[np.arange(len(labels)), labels]
-    predicted = probabilities.argmax(axis=1)
+    best = predicted(probabilities)
     worst = least_certain(predictions)
     rows = -(-len(worst) // 8)
     figure = Figure(figsize=(14, 2.2 * rows + 0.4), layout="constrained")
@@ -120,13 +175,14 @@ def mistakes(predictions: Predictions, images: Mapping[int, np.ndarray], classes
     for axes in grid:
         axes.set_axis_off()
     for axes, index in zip(figure.axes, worst, strict=False):
-        wrong = predicted[index] != labels[index]
-        seen_as = f"\nseen as {classes[predicted[index]]} {probabilities[index].max():.1%}" if wrong else ""
+        wrong = best[index] != labels[index]
+        name = classes[best[index]] if best[index] >= 0 else "no class"
+        seen_as = f"\nseen as {name} {probabilities[index].max():.1%}" if wrong else ""
         _show(axes, images[index], f"{classes[labels[index]]} {own[index]:.1%}{seen_as}")
         if wrong:
             axes.title.set_color(WRONG)
             _frame(axes, WRONG)
-    count = int((predicted != labels).sum())
+    count = int((best != labels).sum())
     figure.suptitle(f"{count} of {len(labels):,} wrong; least probable first, wrong ones in red", fontsize=10)
     return figure
 
@@ -185,14 +241,29 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
 
 
 def score_table(result: dict[str, Any]) -> Table:
-    """Top-1, top-5 and loss of each head, from what `evaluate` returns or `metrics.json` holds."""
+    """Scores of each head with their intervals, from what `evaluate` returns or `metrics.json` holds."""
     crops = f", {result['crops']} crops each" if result.get("crops", 1) > 1 else ""
-    table = Table(title=f"{result['images']:,} images of {result.get('split') or result['splits']['test']}{crops}")
-    for title in ("head", "top-1", "top-5", "loss"):
+    models = f", {len(result['runs'])} models" if len(result.get("runs", ())) > 1 else ""
+    split = result.get("split") or result["splits"]["test"]
+    table = Table(
+        title=f"{result['images']:,} images of {split}{models}{crops}",
+        caption="below: 95 % intervals; ECE: calibration error",
+    )
+    for title in ("head", "top-1", "top-5", "loss", "ECE"):
         table.add_column(title, justify="left" if title == "head" else "right")
     for head, scores in result["heads"].items():
-        table.add_row(head, f"{scores['top1']:.2%}", f"{scores['top5']:.2%}", f"{scores['loss']:.4f}")
+        table.add_row(head, *_score_cells(scores))
     return table
+
+
+def _score_cells(scores: dict[str, Any]) -> list[str]:
+    """Top-1, top-5 and loss over their intervals, and the calibration error."""
+    low, high = scores["intervals"]["loss"]
+    cells = [f"{scores['loss']:.4f}\n{low:.4f}-{high:.4f}", f"{scores['ece']:.4f}"]
+    for name in ("top5", "top1"):
+        low, high = scores["intervals"][name]
+        cells.insert(0, f"{scores[name]:.2%}\n{100 * low:.2f}-{100 * high:.2f}")
+    return cells
 
 
 def class_table(picture: str, best: Sequence[tuple[str, float]]) -> Table:

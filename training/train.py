@@ -38,7 +38,7 @@ def train(
         show: makes a callback that shows progress, from the number of epochs and of steps in each.
 
     Returns:
-        What `metrics.json` holds: per head top-1, top-5 and loss on the test split, and how they came about.
+        What `metrics.json` holds: the numbers of the test split (see `evaluate.measured`) and how they came about.
 
     Raises:
         ValueError: a bad source, split or network, or a folder in use: nothing is written then. Or a picture that
@@ -73,7 +73,7 @@ def train(
             training, epochs=recipe.epochs, validation_data=validation, shuffle=False, callbacks=callbacks, verbose=0
         )
         predictions = evaluate.predict(run.model(), pipeline.batches(builder, splits.test, recipe, training=False))
-        metrics |= {"images": len(predictions.labels), "heads": evaluate.score(predictions)}
+        metrics |= evaluate.measured(predictions, classes)
         pictures = pipeline.pictures(builder, splits.test, recipe).as_numpy_iterator()
         report.write(run / runs.REPORT, run / runs.HISTORY, predictions, pictures, classes)
     return metrics
