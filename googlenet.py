@@ -33,14 +33,18 @@ class Train:
 
 @dataclasses.dataclass
 class Evaluate:
-    """Measure a run's best model on its test split, or another one."""
+    """Measure the best models of runs, alone and averaged, on their test split or another one."""
 
-    run: RunPath
-    """Folder of the run."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of the runs; several: the first alone, then all as an ensemble."""
     split: str | None = None
     """TFDS split, e.g. test or train[:500]."""
-    crops: Literal[1, 10, 144] = 1
-    """Views of each image to average over, as in the paper."""
+    crops: tuple[Literal[1, 10, 144], ...] = (1,)
+    """Views of each image to average over, as in the paper; several: a table."""
+    predictions: Path | None = None
+    """Write the probabilities of each image (last row of the table) to this .csv or .json file."""
+    report: Path | None = None
+    """Write confusion matrix, reliability diagram and numbers by class (last row of the table) to this folder."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -178,18 +182,27 @@ def _train(command: Train, argv: list[str]) -> None:
 
 
 def _evaluate(command: Evaluate, argv: list[str]) -> None:
-    from training.evaluate import evaluate
-    from training.report import track
+    from rich.console import Console
 
-    result = evaluate(command.run, command.split, command.crops, track)
+    from training import report
+    from training.evaluate import evaluations
+
+    if command.predictions:
+        report.check_file(command.predictions, (".csv", ".json"))
+    if command.report:
+        report.check_folder(command.report)
+    results = []
+    for evaluation in evaluations(command.runs, command.split, command.crops, report.track):
+        results.append(evaluation.result())
+    if command.predictions:
+        report.write_predictions(command.predictions, evaluation.predictions, evaluation.classes)
+    if command.report:
+        report.write_evaluation(command.report, evaluation.predictions, evaluation.classes)
+    alone = len(results) == 1
     if command.json:
-        print(json.dumps(result, indent=2))
+        print(json.dumps(results[0] if alone else results, indent=2))
     else:
-        from rich.console import Console
-
-        from training.report import score_table
-
-        Console().print(score_table(result))
+        Console().print(report.score_table(results[0]) if alone else report.ensemble_table(results))
 
 
 def _predict(command: Predict, argv: list[str]) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,11 +10,39 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from inception_v1 import build_googlenet
-from training import evaluate
+from inception_v1 import GoogLeNet, build_googlenet
+from training import evaluate, pipeline, sources
+from training import recipe as recipes
 from training.evaluate import Predictions
+from training.recipe import PRESETS
+from training.run import RunFolder
 
 ROOT = Path(__file__).parent.parent
+DIGITS = [str(digit) for digit in range(10)]
+
+
+def save_run(folder, data_dir, classes=DIGITS, model=True, **changes):
+    """The folder of a run on digits whose network was never trained, its logits spread by larger last kernels."""
+    recipe = dataclasses.replace(PRESETS["digits"], data_dir=data_dir, width_multiplier=0.1, **changes)
+    spec, run = recipes.network(recipe, 1, len(classes)), RunFolder(folder)
+    run.create(recipe, spec, classes)
+    if model:
+        network = GoogLeNet(**spec.to_dict())
+        for weight in network.weights:
+            if weight.shape == (*weight.shape[:1], len(classes)):
+                weight.assign(weight * 1000)
+        network.save(run / "best.keras")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data_dir):
+    """Two that differ in all that may differ."""
+    root = tmp_path_factory.mktemp("runs")
+    return [
+        save_run(root / "a", data_dir, test_split="test[:50]", batch_size=16),
+        save_run(root / "b", data_dir, test_split="test[:50]", image_size=40, variant="torchvision", aux=False),
+    ]
 
 
 def random_predictions(count, classes, seed=0):
@@ -196,6 +225,73 @@ def test_replicas_share_batches_and_change_nothing():
     # A process of its own, since devices are split before TensorFlow starts. Batches of 4, 4 and 1 on two replicas.
     done = subprocess.run([sys.executable, "-c", REPLICAS], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "equal", done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def own(runs):
+    """{(run's number, crops): predictions of its model alone, of 50 images}."""
+    found = {}
+    for number, folder in enumerate(runs):
+        run = RunFolder(folder)
+        recipe, model = run.recipe(), run.model()
+        builder, splits = sources.load(recipe)
+        found[number, 1] = evaluate.predict(model, pipeline.batches(builder, splits.test, recipe, training=False))
+        found[number, 10] = evaluate.predict(model, evaluate.view_batches(builder, splits.test, recipe, 10))
+    return found
+
+
+def test_an_ensemble_is_the_mean_of_its_models_at_each_number_of_crops(runs, own):
+    found = list(evaluate.evaluations(runs, None, (1, 10)))
+    names = [str(run) for run in runs]
+    assert [(e.runs, e.crops) for e in found] == [(names[:1], 1), (names, 1), (names[:1], 10), (names, 10)]
+    for crops, (first, both) in zip((1, 10), (found[:2], found[2:])):
+        a, b = own[0, crops].by_head["main"], own[1, crops].by_head["main"]
+        assert np.abs(a - b).max() > 0.1
+        assert list(first.predictions.by_head) == ["main", "aux1", "aux2"]
+        assert list(both.predictions.by_head) == ["main"]  # the second has no other
+        aux = own[0, crops].by_head["aux2"]
+        np.testing.assert_allclose(first.predictions.by_head["aux2"], aux, atol=1e-6)
+        np.testing.assert_allclose(both.predictions.by_head["main"], np.mean([a, b], axis=0), atol=1e-6)
+        np.testing.assert_array_equal(both.predictions.labels, own[0, 1].labels)
+
+
+def test_evaluate_gives_the_numbers_of_the_ensemble(runs, own):
+    result = evaluate.evaluate(runs)
+    mean = np.mean([own[0, 1].by_head["main"], own[1, 1].by_head["main"]], axis=0)
+    expected = evaluate.measured(Predictions({"main": mean}, own[0, 1].labels), DIGITS)
+    assert result["heads"].keys() == {"main"}
+    assert result["heads"]["main"]["loss"] == pytest.approx(expected["heads"]["main"]["loss"], abs=1e-5)
+    for name in ("images", "classes"):
+        assert result[name] == expected[name]
+    assert (result["runs"], result["split"], result["crops"]) == ([str(run) for run in runs], "test[:50]", 1)
+
+
+def never(batches):
+    raise AssertionError("nothing is computed before all runs are found good")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"source": "mnist"}, "of the same source; Received: 'digits' in .*a' and 'mnist' in .*other'"),
+        ({"classes": [*DIGITS[:9], "ten"]}, "of the same classes"),
+        ({"test_split": "test[:40]"}, r"of the same test split; Received: 'test\[:50\]' in .* and 'test\[:40\]' in"),
+    ],
+)
+def test_runs_of_different_images_are_refused(runs, tmp_path, data_dir, other, message):
+    folder = save_run(tmp_path / "other", data_dir, model=False, **{"test_split": "test[:50]", **other})
+    with pytest.raises(ValueError, match="trained model"):
+        evaluate.evaluate([runs[0], folder], track=never)
+    (folder / "best.keras").touch()
+    with pytest.raises(ValueError, match=message):
+        evaluate.evaluate([runs[0], folder], track=never)
+
+
+def test_no_run_and_other_crops_are_refused(runs):
+    with pytest.raises(ValueError, match="at least one run"):
+        evaluate.evaluate([])
+    with pytest.raises(ValueError, match="crops to be one of 1, 10, 144"):
+        list(evaluate.evaluations(runs, crops=(1, 12), track=never))
 
 
 @pytest.mark.parametrize("top", [0, -3])

@@ -1,4 +1,5 @@
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -97,6 +98,43 @@ def test_numbers_by_class_are_a_table(tmp_path):
         assert [float(value) for value in list(row.values())[1:]] == pytest.approx(numbers)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".JSON"])
+def test_predictions_survive_a_file_to_the_bit(tmp_path, suffix):
+    classes = ["index", 'Schäfer, "deutscher"', "p_cow"]
+    p = np.random.default_rng(0).dirichlet([1, 1, 1], 50).astype("float32")
+    p[3] = (1e-30, np.nan, 0.5)
+    labels = np.arange(50) % 3
+    path = tmp_path / f"p{suffix}"
+    report.write_predictions(path, Predictions({"main": p, "aux1": p[::-1]}, labels), classes)
+    if suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+        probabilities = [[row[f"p_{name}"] for name in classes] for row in rows]
+    else:
+        rows = json.loads(path.read_text("utf-8"), parse_constant=pytest.fail)  # NaN is no JSON
+        probabilities = [[row["probabilities"][name] for name in classes] for row in rows]
+    assert [int(row["index"]) for row in rows] == list(range(50))
+    assert [row["label"] for row in rows] == [classes[label] for label in labels]
+    best = [classes[i] for i in p.argmax(axis=1)]
+    best[3] = None
+    assert [row["predicted"] for row in rows] == best
+    np.testing.assert_array_equal(np.array(probabilities, "float32"), p)
+
+
+def test_files_that_cannot_be_written_are_refused(tmp_path):
+    for path, message in ((tmp_path / "p.txt", r"\.csv or \.json"), (tmp_path / "absent" / "p.csv", "folder that")):
+        with pytest.raises(ValueError, match=message):
+            report.write_predictions(path, PREDICTIONS, CLASSES)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "report"):
+        with pytest.raises(ValueError, match=r"Expected a folder; Received: .* is a file"):
+            report.check_folder(path)
+    report.check_folder(tmp_path / "new" / "report")
+    with pytest.raises(IndexError):  # a class has no name: the file is not left half-written
+        report.write_predictions(tmp_path / "p.csv", PREDICTIONS, CLASSES[:2])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("paper", [True, False])
 def test_augmentation_shows_each_draw_beside_its_picture(tmp_path, paper):
     recipe = Recipe(source=make_folder(tmp_path, count=10), image_size=48, paper_augment=paper, rotate=10.0)
@@ -138,3 +176,32 @@ def test_tables_show_the_numbers():
     several = {"images": 360, "split": "test", "runs": ["a", "b"], "crops": 10, "heads": {"main": SCORES}}
     assert "360 images of test, 2 models, 10 crops each" in printed(report.score_table(several))
     assert cells(printed(report.class_table("a.png", [("seven", 0.75)]))) == [["seven", "75.00%"]]
+
+
+def test_ensembles_are_tabled_as_in_the_paper():
+    """Table 3 of arXiv 1409.4842: models, crops, cost, top-5 error and the change from the first row."""
+    paper = [(1, 1, 10.07, 0), (7, 1, 8.09, -1.98), (1, 10, 9.15, -0.92), (7, 10, 7.62, -2.45), (1, 144, 7.89, -2.18)]
+    results = [
+        {
+            "images": 50_000,
+            "split": "validation",
+            "runs": ["run"] * models,
+            "crops": crops,
+            "heads": {"main": SCORES | {"top1": 0.7 + 0.01 * models, "top5": 1 - error / 100}},
+        }
+        for models, crops, error, _ in paper
+    ]
+    text = printed(report.ensemble_table(results))
+    assert "50,000 images of validation" in text
+    rows = cells(text)
+    assert [row[:3] for row in rows] == [
+        ["1", "1", "1"],
+        ["1", "10", "10"],
+        ["1", "144", "144"],
+        ["7", "1", "7"],
+        ["7", "10", "70"],
+    ]
+    assert [row[3:5] for row in rows] == [["29.00%", "base"], *[["29.00%", "+0.00"]] * 2, *[["23.00%", "-6.00"]] * 2]
+    order = [paper[0], paper[2], paper[4], paper[1], paper[3]]
+    expected = [[f"{error:.2f}%", f"{change:+.2f}"] for _, _, error, change in order]
+    assert [row[5:] for row in rows] == [["10.07%", "base"], *expected[1:]]

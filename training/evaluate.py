@@ -4,11 +4,12 @@ import dataclasses
 import functools
 import os
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import scipy.stats
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from sklearn.metrics import precision_recall_fscore_support
 
 from inception_v1 import VARIANTS, GoogLeNet
@@ -22,6 +23,9 @@ VIEW_SCALES = {10: (256,), 144: (256, 288, 320, 352)}  # shorter side for a 224 
 LONGEST_VIEWED = 8  # times the shorter side; 1x1000 pixels would be 256x256000 at the paper's first scale
 CALIBRATION_BINS = 15  # as Guo et al. report
 RESAMPLES = 1000
+
+Folder = str | os.PathLike
+Track = Callable[[tf.data.Dataset], Iterable]
 
 
 class Predictions(typing.NamedTuple):
@@ -257,43 +261,127 @@ def by_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, dict
     return {name: dict(zip(names, row, strict=True)) for name, row in zip(classes, rows, strict=True)}
 
 
-def evaluate(
-    folder: str | os.PathLike,
-    split: str | None = None,
-    crops: int = 1,
-    track: Callable[[tf.data.Dataset], Iterable] = iter,
-) -> dict[str, typing.Any]:
-    """Evaluates the best model of a run.
+class Evaluation(typing.NamedTuple):
+    """What one or several models say about a split.
+
+    Attributes:
+        runs: folders of the models that were averaged.
+        split: TFDS split specification.
+        crops: views of each image that were averaged.
+        classes: names in label order.
+        predictions: their mean, of the heads that all models have.
+    """
+
+    runs: list[str]
+    split: str
+    crops: int
+    classes: list[str]
+    predictions: Predictions
+
+    def result(self) -> dict[str, typing.Any]:
+        """{"runs", "split", "crops", and what `measured` returns}."""
+        known = {"runs": self.runs, "split": self.split, "crops": self.crops}
+        return known | measured(self.predictions, self.classes)
+
+
+def evaluations(
+    folders: Sequence[Folder], split: str | None = None, crops: Sequence[int] = (1,), track: Track = iter
+) -> Iterator[Evaluation]:
+    """Evaluates the first run alone and all runs as an ensemble, at each number of crops in turn.
+
+    The ensemble is the paper's: the mean of the softmax over crops and models. One model is in memory at a time, and
+    the sum of what they said.
 
     Args:
-        folder: of the run.
-        split: TFDS split specification; None for the run's test split.
+        folders: of the runs. Their networks may differ in anything but the classes.
+        split: TFDS split specification; None for the runs' test split.
+        crops: numbers of views of each image whose probabilities are averaged: 1, 10 or 144 (see `views`).
+        track: wraps the dataset of batches, for instance to show progress.
+
+    Yields:
+        At each number of crops the first run's evaluation and then, if there are more, that of all.
+
+    Raises:
+        ValueError: no run, not a run, no trained model yet, an unknown split, another number of crops, or runs of
+            different sources, classes or test splits.
+
+    Source: arXiv 1409.4842, section 7 and Table 3.
+    """
+    for count in crops:
+        check_choice("crops", count, (1, *VIEW_SCALES))
+    runs = [RunFolder(folder) for folder in folders]
+    builder, split = _common_split(runs, split)
+    for count in crops:
+        sums: dict[str, np.ndarray] = {}
+        for number, run in enumerate(runs, 1):
+            by_head, labels = _predictions(run, builder, split, count, track)
+            sums = {head: sums[head] + by_head[head] for head in sums if head in by_head} if sums else by_head
+            if number in (1, len(runs)):
+                mean = Predictions({head: total / number for head, total in sums.items()}, labels)
+                yield Evaluation([str(run.path) for run in runs[:number]], split, count, run.classes(), mean)
+
+
+def evaluate(
+    folders: Folder | Sequence[Folder], split: str | None = None, crops: int = 1, track: Track = iter
+) -> dict[str, typing.Any]:
+    """Evaluates the best model of a run, or the ensemble of several.
+
+    Args:
+        folders: of the run or runs.
+        split: TFDS split specification; None for the runs' test split.
         crops: views of each image whose probabilities are averaged: 1, 10 or 144 (see `views`).
         track: wraps the dataset of batches, for instance to show progress.
 
     Returns:
-        {"split": ..., "crops": ..., "images": count, "heads": as `score` returns, "classes": as
-        `by_class` returns}.
+        {"runs": folders, "split": ..., "crops": ..., "images": count, "heads": as `score` returns, "classes": as
+        `measured` returns}.
 
     Raises:
-        ValueError: not a run, no trained model yet, an unknown split, or another number of crops.
+        ValueError: as `evaluations` does.
     """
-    check_choice("crops", crops, (1, *VIEW_SCALES))
-    run = RunFolder(folder)
-    model, recipe = run.model(), run.recipe()
-    if split is not None:
-        recipe = dataclasses.replace(recipe, test_split=split)
-    builder, splits = sources.load(recipe)
-    if sources.class_names(builder) != run.classes():
-        raise ValueError(
-            f"Expected the classes that {str(folder)!r} was trained on; Received: others from {recipe.source!r}."
-        )
+    several = [folders] if isinstance(folders, str | os.PathLike) else folders
+    *_, last = evaluations(several, split, (crops,), track)
+    return last.result()
+
+
+def _predictions(run: RunFolder, builder, split: str, crops: int, track: Track) -> Predictions:
+    """Of a run's best model on a split of `builder`, averaged over so many crops."""
+    recipe = run.recipe()
     if crops == 1:
-        ds = pipeline.batches(builder, splits.test, recipe, training=False)
+        ds = pipeline.batches(builder, split, recipe, training=False)
     else:
-        ds = view_batches(builder, splits.test, recipe, crops)
-    predictions = predict(model, track(ds))
-    return {"split": splits.test, "crops": crops, **measured(predictions, run.classes())}
+        ds = view_batches(builder, split, recipe, crops)
+    return predict(run.model(), track(ds))
+
+
+def _common_split(runs: Sequence[RunFolder], split: str | None) -> tuple[tfds.core.DatasetBuilder, str]:
+    """The source of all runs and their test split, or `split`. Raises ValueError where they do not agree on it."""
+    if not runs:
+        raise ValueError("Expected at least one run; Received: none.")
+    for run in runs:
+        run.check_trained()
+    recipes = [run.recipe() if split is None else dataclasses.replace(run.recipe(), test_split=split) for run in runs]
+    _check_same("source", runs, [recipe.source for recipe in recipes])
+    _check_same("classes", runs, [run.classes() for run in runs])
+    builder, _ = sources.load(recipes[0])
+    if sources.class_names(builder) != runs[0].classes():
+        raise ValueError(
+            f"Expected the classes that {str(runs[0].path)!r} was trained on; "
+            f"Received: others from {recipes[0].source!r}."
+        )
+    splits = [sources.load(recipe)[1].test for recipe in recipes]
+    _check_same("test split", runs, splits)
+    return builder, splits[0]
+
+
+def _check_same(what: str, runs: Sequence[RunFolder], values: Sequence) -> None:
+    for run, value in zip(runs, values, strict=True):
+        if value != values[0]:
+            theirs, own = (text if len(text) <= 100 else f"{text[:97]}..." for text in (repr(values[0]), repr(value)))
+            raise ValueError(
+                f"Expected runs of the same {what}; Received: {theirs} in {str(runs[0].path)!r} "
+                f"and {own} in {str(run.path)!r}."
+            )
 
 
 def classify(folder: str | os.PathLike, pictures: Sequence[str], top: int = 5) -> dict[str, list[tuple[str, float]]]:

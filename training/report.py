@@ -1,9 +1,10 @@
 """The pictures and tables of a run and of its evaluation, and the progress they show while they last."""
 
 import csv
+import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,58 @@ def write_evaluation(folder: Path, predictions: Predictions, classes: Sequence[s
         writer.writerow(("class", "precision", "recall", "f1", "images"))
         for name, numbers in by_class(predictions, classes).items():
             writer.writerow((name, *numbers.values()))
+
+
+def write_predictions(path: Path, predictions: Predictions, classes: Sequence[str]) -> None:
+    """Writes what the main head says of each image.
+
+    CSV has the columns index, label, predicted and one `p_CLASS` for each class; JSON is a list of {"index", "label",
+    "predicted", "probabilities": {class: p}}. Nothing is predicted (an empty cell, null) where two classes tie for the
+    highest probability or one is no number. Probabilities have the 9 digits that tell any two float32 apart.
+
+    Args:
+        path: a .csv or .json file.
+        predictions: of a split.
+        classes: names in label order.
+
+    Raises:
+        ValueError: another ending, or a folder that does not exist.
+    """
+    check_file(path, (".csv", ".json"))
+    rows = _prediction_rows(predictions, classes)
+    with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix.lower() == ".csv":
+            writer = csv.writer(file)
+            writer.writerow(("index", "label", "predicted", *(f"p_{name}" for name in classes)))
+            writer.writerows((*known.values(), *probabilities) for known, probabilities in rows)
+            return
+        for number, (known, probabilities) in enumerate(rows):
+            one = known | {"probabilities": dict(zip(classes, probabilities, strict=True))}
+            file.write(f"{',' if number else '['}\n{json.dumps(one)}")
+        file.write("\n]\n")
+
+
+def _prediction_rows(predictions: Predictions, classes: Sequence[str]) -> Iterator[tuple[dict, list[float | None]]]:
+    probabilities = predictions.by_head["main"]
+    pairs = zip(predictions.labels, predicted(probabilities), strict=True)
+    for index, (label, best) in enumerate(pairs):
+        known = {"index": index, "label": classes[label], "predicted": classes[best] if best >= 0 else None}
+        yield known, [None if np.isnan(p) else float(f"{p:.9g}") for p in probabilities[index]]
+
+
+def check_file(path: Path, suffixes: Sequence[str]) -> None:
+    """Raises ValueError where a file cannot be written: another ending than these, or a folder that does not exist."""
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"Expected a file ending in {' or '.join(suffixes)}; Received: {str(path)!r}.")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"Expected a file in a folder that exists; Received: {str(path)!r}.")
+
+
+def check_folder(path: Path) -> None:
+    """Raises ValueError where a folder cannot be made, since it or one above it is a file."""
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise ValueError(f"Expected a folder; Received: {str(path)!r}, where {str(existing)!r} is a file.")
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
@@ -264,6 +317,29 @@ def _score_cells(scores: dict[str, Any]) -> list[str]:
         low, high = scores["intervals"][name]
         cells.insert(0, f"{scores[name]:.2%}\n{100 * low:.2f}-{100 * high:.2f}")
     return cells
+
+
+def ensemble_table(results: Sequence[dict[str, Any]]) -> Table:
+    """Errors of the main head by number of models and crops, each less that of the first row.
+
+    Args:
+        results: of the same split, as `evaluate` returns them; sorted here by models, then in the order given.
+
+    Source: arXiv 1409.4842, Table 3.
+    """
+    results = sorted(results, key=lambda result: len(result["runs"]))
+    base = results[0]["heads"]["main"]
+    table = Table(title=f"{results[0]['images']:,} images of {results[0]['split']}, main head")
+    for title in ("models", "crops", "cost", "top-1 error", "to base", "top-5 error", "to base"):
+        table.add_column(title, justify="right")
+    for number, result in enumerate(results):
+        models, crops, scores = len(result["runs"]), result["crops"], result["heads"]["main"]
+        cells = [str(models), str(crops), str(models * crops)]
+        for name in ("top1", "top5"):
+            change = f"{100 * (base[name] - scores[name]):+.2f}" if number else "base"
+            cells += [f"{1 - scores[name]:.2%}", change]
+        table.add_row(*cells)
+    return table
 
 
 def class_table(picture: str, best: Sequence[tuple[str, float]]) -> Table:
