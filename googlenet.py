@@ -50,6 +50,22 @@ class Evaluate:
 
 
 @dataclasses.dataclass
+class Compare:
+    """Tell whether two runs differ: the same test images, McNemar's test, both validation curves."""
+
+    first: RunPath
+    """Folder of a run."""
+    second: RunPath
+    """Folder of another of the same source."""
+    split: str | None = None
+    """TFDS split, e.g. test or train[:500]."""
+    out: Path = Path("compare.png")
+    """The .png file of the curves to write."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+
+@dataclasses.dataclass
 class Predict:
     """Name the classes of pictures with a run's best model."""
 
@@ -109,6 +125,7 @@ class Summary:
 
 Other = (
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Augment, tyro.conf.subcommand("augment")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
@@ -205,6 +222,25 @@ def _evaluate(command: Evaluate, argv: list[str]) -> None:
         Console().print(report.score_table(results[0]) if alone else report.ensemble_table(results))
 
 
+def _compare(command: Compare, argv: list[str]) -> None:
+    from rich.console import Console
+
+    from training import report
+    from training.evaluate import compare
+
+    report.check_file(command.out, (".png",))
+    result = compare(command.first, command.second, command.split, report.track)
+    histories = {str(run): report.read_history(run / "history.csv") for run in (command.first, command.second)}
+    report.save(report.compared_curves(histories), command.out)
+    if command.json:
+        print(json.dumps(result, indent=2))
+    else:
+        console = Console()
+        console.print(report.comparison_table(result), report.agreement_table(result))
+        console.print(report.verdict(result), highlight=False)
+        console.print(command.out, highlight=False, soft_wrap=True)
+
+
 def _predict(command: Predict, argv: list[str]) -> None:
     from training.evaluate import classify
 
@@ -243,7 +279,7 @@ def _summary(command: Summary, argv: list[str]) -> None:
         Console(width=None if sys.stdout.isatty() else 200).print(summary.table(spec))
 
 
-_RUN = {Train: _train, Evaluate: _evaluate, Predict: _predict, Augment: _augment, Summary: _summary}
+_RUN = {Train: _train, Evaluate: _evaluate, Compare: _compare, Predict: _predict, Augment: _augment, Summary: _summary}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -32,6 +32,8 @@ def save_run(folder, data_dir, classes=DIGITS, model=True, **changes):
             if weight.shape == (*weight.shape[:1], len(classes)):
                 weight.assign(weight * 1000)
         network.save(run / "best.keras")
+    rows = "".join(f"{epoch},{2 - epoch},0.5,{3 - epoch},{0.25 * epoch}\n" for epoch in range(3))
+    (run / "history.csv").write_text(f"epoch,loss,main_accuracy,val_loss,val_main_accuracy\n{rows}")
     return folder
 
 
@@ -139,6 +141,14 @@ def test_precision_recall_and_f1_by_class():
         result["heads"]["main"]["top1"] * 500
     )
     json.dumps(result, allow_nan=False)
+
+
+def test_mcnemar_by_hand():
+    right = np.array([[True, True]] * 7 + [[True, False]] * 1 + [[False, True]] * 9 + [[False, False]] * 3)
+    counts, p = evaluate.mcnemar(*right.T)
+    assert counts == {"both": 7, "first": 1, "second": 9, "neither": 3}
+    assert p == pytest.approx(0.021484375)  # 2 (1 + 10) / 2^10
+    assert evaluate.mcnemar(right[:7, 0], right[:7, 1])[1] == 1
 
 
 def reference_views(height, width, size, count):
@@ -283,8 +293,9 @@ def test_runs_of_different_images_are_refused(runs, tmp_path, data_dir, other, m
     with pytest.raises(ValueError, match="trained model"):
         evaluate.evaluate([runs[0], folder], track=never)
     (folder / "best.keras").touch()
-    with pytest.raises(ValueError, match=message):
-        evaluate.evaluate([runs[0], folder], track=never)
+    for call in (lambda: evaluate.evaluate([runs[0], folder], track=never), lambda: evaluate.compare(runs[0], folder)):
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_no_run_and_other_crops_are_refused(runs):
@@ -292,6 +303,24 @@ def test_no_run_and_other_crops_are_refused(runs):
         evaluate.evaluate([])
     with pytest.raises(ValueError, match="crops to be one of 1, 10, 144"):
         list(evaluate.evaluations(runs, crops=(1, 12), track=never))
+
+
+def test_compare_counts_which_run_is_right(runs, own):
+    result = evaluate.compare(*runs)
+    right = [p.by_head["main"].argmax(axis=1) == p.labels for p in (own[0, 1], own[1, 1])]
+    assert result["right"]["both"] == np.sum(right[0] & right[1])
+    assert result["right"]["first"] == np.sum(right[0] & ~right[1]) > 0
+    assert result["right"]["second"] == np.sum(~right[0] & right[1]) > 0
+    assert sum(result["right"].values()) == result["images"] == 50
+    assert result["significant"] == (result["p"] < 0.05)
+    assert result["difference"]["top1"] == pytest.approx(right[1].mean() - right[0].mean())
+    low, high = result["difference"]["interval"]
+    half = 1.96 * np.std(right[1].astype(int) - right[0]) / np.sqrt(50)
+    assert low < result["difference"]["top1"] < high
+    assert high - low == pytest.approx(2 * half, rel=0.2)
+    for run, one, r in zip(runs, result["runs"], right):
+        assert (one["run"], one["heads"]["main"]["top1"]) == (str(run), pytest.approx(r.mean()))
+    json.dumps(result, allow_nan=False)
 
 
 @pytest.mark.parametrize("top", [0, -3])

@@ -34,7 +34,7 @@ def run(*arguments):
 def test_help_lists_the_commands():
     done = run("--help")
     assert done.returncode == 0
-    for name in ("train", "evaluate", "predict", "summary"):
+    for name in ("train", "evaluate", "compare", "predict", "summary"):
         assert name in done.stdout
     assert "--learning-rate" in run("train", "--help").stdout
 
@@ -117,6 +117,8 @@ def test_ctrl_c_ends_a_run_cleanly(tmp_path, data_dir):
         (["evaluate", "/nonexistent"], "Expected the folder of a run"),
         (["evaluate", "/nonexistent", "--predictions", "p.txt"], "ending in .csv or .json; Received: 'p.txt'"),
         (["evaluate", "/nonexistent", "--report", f"{__file__}/report"], "Expected a folder; Received"),
+        (["compare", "/nonexistent", "/absent"], "Expected the folder of a run"),
+        (["compare", "/nonexistent", "/absent", "--out", "curves.jpg"], "ending in .png"),
         (["predict", "/nonexistent", "a.png", "--top", "0"], "top to be 1 or more; Received: top=0"),
         (["predict", "/nonexistent"], "at least one picture"),
         (["summary", "--variant", "papr"], "Did you mean 'paper'?"),
@@ -155,6 +157,22 @@ def test_evaluate_prints_json_for_each_row(runs, capsys):
     assert googlenet.main(["evaluate", *runs, "--split", "test[:9]", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(one["runs"], one["crops"], one["images"]) for one in found] == [(runs[:1], 1, 9), (runs, 1, 9)]
+
+
+def test_compare_prints_a_verdict_and_draws_both_runs(runs, tmp_path, capsys):
+    from PIL import Image
+
+    out = tmp_path / "curves.png"
+    assert googlenet.main(["compare", *runs, "--out", str(out), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["images"], [one["run"] for one in result["runs"]]) == (30, runs)
+    Image.open(out).verify()
+    out.unlink()
+    assert googlenet.main(["compare", *runs, "--out", str(out)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"difference is (not )?significant at 5 % \(McNemar's exact test, p = [\d.e-]+\)", text)
+    assert "second wrong" in text
+    Image.open(out).verify()
 
 
 def test_augment_writes_a_picture(tmp_path, data_dir, monkeypatch, capsys):

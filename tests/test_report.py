@@ -76,6 +76,24 @@ def test_curves_draw_every_head(tmp_path, heads):
     assert [len(axes.lines) for axes in figure.axes] == [2 * len(heads)] * 2
 
 
+def test_compared_curves_mark_the_epoch_that_each_run_kept():
+    first = {"epoch": [0, 1, 2], "val_main_loss": [3, 1, 2], "val_main_accuracy": [0.1, 0.5, 0.5]}
+    second = {"epoch": [0, 1], "val_main_loss": [2, 4], "val_main_accuracy": [0.3, 0.2]}
+    histories = {name: {k: np.array(v) for k, v in h.items()} for name, h in {"a": first, "b": second}.items()}
+    figure = report.compared_curves(histories)
+    for axes, kind in zip(figure.axes, ("loss", "accuracy")):
+        lines = [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines]
+        values = [h[f"val_main_{kind}"] for h in (first, second)]
+        # Of equals the latest: the third epoch of the first run.
+        assert lines == [([1, 2, 3], values[0]), ([3], [values[0][2]]), ([1, 2], values[1]), ([1], [values[1][0]])]
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["a", "b"]
+
+
+def test_a_run_without_history_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"history\.csv of a run; Received: .*absent"):
+        report.read_history(tmp_path / "absent")
+
+
 def test_write_leaves_pictures_and_a_table(tmp_path):
     history = tmp_path / "history.csv"
     history.write_text("epoch,loss,main_accuracy,val_loss,val_main_accuracy\n0,1,0.5,1,0.5\n")
@@ -205,3 +223,23 @@ def test_ensembles_are_tabled_as_in_the_paper():
     order = [paper[0], paper[2], paper[4], paper[1], paper[3]]
     expected = [[f"{error:.2f}%", f"{change:+.2f}"] for _, _, error, change in order]
     assert [row[5:] for row in rows] == [["10.07%", "base"], *expected[1:]]
+
+
+def test_a_comparison_says_what_differs():
+    result = {
+        "images": 20,
+        "split": "test",
+        "runs": [{"run": "runs/a", "heads": {"main": SCORES}}, {"run": "runs/b", "heads": {"main": SCORES}}],
+        "right": {"both": 7, "first": 1, "second": 9, "neither": 3},
+        "difference": {"top1": 0.4, "interval": [0.15, 0.65]},
+        "p": 0.021484375,
+        "significant": True,
+    }
+    rows = cells(printed(report.comparison_table(result)))
+    assert [row[:2] for row in rows[::2]] == [["runs/a", "98.50%"], ["runs/b", "98.50%"]]
+    assert cells(printed(report.agreement_table(result))) == [["first right", "7", "1"], ["first wrong", "9", "3"]]
+    assert report.verdict(result) == (
+        "The second's top-1 less the first's is +40.00 points (+15.00 to +65.00); the difference is significant at 5 % "
+        "(McNemar's exact test, p = 0.02148)."
+    )
+    assert "difference is not significant at 5 %" in report.verdict(result | {"significant": False})

@@ -1,4 +1,4 @@
-"""Predictions of trained networks, and what they are worth."""
+"""Predictions of trained networks, what they are worth, and whether two of them differ."""
 
 import dataclasses
 import functools
@@ -23,6 +23,7 @@ VIEW_SCALES = {10: (256,), 144: (256, 288, 320, 352)}  # shorter side for a 224 
 LONGEST_VIEWED = 8  # times the shorter side; 1x1000 pixels would be 256x256000 at the paper's first scale
 CALIBRATION_BINS = 15  # as Guo et al. report
 RESAMPLES = 1000
+SIGNIFICANCE = 0.05
 
 Folder = str | os.PathLike
 Track = Callable[[tf.data.Dataset], Iterable]
@@ -342,6 +343,66 @@ def evaluate(
     several = [folders] if isinstance(folders, str | os.PathLike) else folders
     *_, last = evaluations(several, split, (crops,), track)
     return last.result()
+
+
+def compare(first: Folder, second: Folder, split: str | None = None, track: Track = iter) -> dict[str, typing.Any]:
+    """Evaluates the best models of two runs on the same images and tells whether their top-1 differs.
+
+    Args:
+        first: folder of a run.
+        second: folder of another of the same source, classes and test split.
+        split: TFDS split specification; None for the runs' test split.
+        track: wraps the dataset of batches, for instance to show progress.
+
+    Returns:
+        {"split": ..., "images": count, "runs": [{"run": folder, "heads": as `score` returns}, ...], "right": as
+        `mcnemar` returns, "difference": {"top1": of the second less the first, "interval": [low, high]}, "p": ...,
+        "significant": whether p is below 0.05}.
+
+    Raises:
+        ValueError: as `evaluations` does.
+    """
+    runs = [RunFolder(first), RunFolder(second)]
+    builder, split = _common_split(runs, split)
+    scored, right = [], []
+    for run in runs:
+        predictions = _predictions(run, builder, split, 1, track)
+        scored.append({"run": str(run.path), "heads": score(predictions)})
+        right.append(predicted(predictions.by_head["main"]) == predictions.labels)
+    counts, p = mcnemar(*right)
+    difference = right[1].astype(int) - right[0]
+    return {
+        "split": split,
+        "images": len(difference),
+        "runs": scored,
+        "right": counts,
+        "difference": {"top1": float(difference.mean()), "interval": bootstrap(difference[None])[0].tolist()},
+        "p": p,
+        "significant": p < SIGNIFICANCE,
+    }
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[dict[str, int], float]:
+    """McNemar's exact test: were the images that only one of two networks gets right shared by tossing a coin?
+
+    Args:
+        first: bool `(images,)`, where the first network is right.
+        second: the same of the second.
+
+    Returns:
+        How many images {"both", "first", "second", "neither"} gets right, first and second meaning only that one, and
+        the two-sided p-value.
+
+    Source: McNemar 1947, Psychometrika 12; exact form: binomial test on the images that only one gets right.
+    """
+    counts = {
+        "both": int(np.sum(first & second)),
+        "first": int(np.sum(first & ~second)),
+        "second": int(np.sum(~first & second)),
+        "neither": int(np.sum(~first & ~second)),
+    }
+    only_one = counts["first"] + counts["second"]
+    return counts, float(scipy.stats.binomtest(counts["first"], only_one).pvalue) if only_one else 1.0
 
 
 def _predictions(run: RunFolder, builder, split: str, crops: int, track: Track) -> Predictions:

@@ -119,7 +119,13 @@ def check_folder(path: Path) -> None:
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a `history.csv`. A network with one head logs its loss as "loss" alone: it is "main_loss" here."""
+    """Columns of a `history.csv`. A network with one head logs its loss as "loss" alone: it is "main_loss" here.
+
+    Raises:
+        ValueError: no such file.
+    """
+    if not path.is_file():
+        raise ValueError(f"Expected the history.csv of a run; Received: {str(path)!r}, which is no file.")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     history = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
@@ -142,6 +148,31 @@ def curves(history: dict[str, np.ndarray]) -> Figure:
         axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.axes[0].set_yscale("log")
+    return figure
+
+
+def compared_curves(histories: Mapping[str, dict[str, np.ndarray]]) -> Figure:
+    """Validation loss and top-1 of the main head of several runs over the epochs, a dot on the epoch that each kept.
+
+    Args:
+        histories: name of a run to what `read_history` returns.
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    titles = {"loss": "validation loss", "accuracy": "validation top-1"}
+    for axes, (kind, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for number, (name, history) in enumerate(histories.items()):
+            epochs, accuracy = history["epoch"] + 1, history["val_main_accuracy"]
+            best = len(accuracy) - 1 - int(np.argmax(accuracy[::-1]))  # of equals the latest, as `KeepBest` does
+            values = history[f"val_main_{kind}"]
+            # The first is wider, so that it shows where both run together.
+            axes.plot(epochs, values, color=f"C{number}", linewidth=2.5 - min(number, 1), label=name)
+            axes.plot(epochs[best], values[best], "o", color=f"C{number}", markersize=8 - 3 * min(number, 1))
+        axes.set_title(f"{title}, main head")
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_yscale("log")
+    figure.axes[1].legend(fontsize=8, title="dot: the epoch kept", title_fontsize=8)
     return figure
 
 
@@ -340,6 +371,38 @@ def ensemble_table(results: Sequence[dict[str, Any]]) -> Table:
             cells += [f"{1 - scores[name]:.2%}", change]
         table.add_row(*cells)
     return table
+
+
+def comparison_table(result: dict[str, Any]) -> Table:
+    """Scores of the main heads of two runs with their intervals, from what `compare` returns."""
+    title = f"{result['images']:,} images of {result['split']}, main head"
+    table = Table(title=title, caption="below: 95 % intervals; ECE: calibration error")
+    for title in ("run", "top-1", "top-5", "loss", "ECE"):
+        table.add_column(title, justify="left" if title == "run" else "right", overflow="fold")
+    for run in result["runs"]:
+        table.add_row(run["run"], *_score_cells(run["heads"]["main"]))
+    return table
+
+
+def agreement_table(result: dict[str, Any]) -> Table:
+    """How many images both, one or neither of two runs gets right, from what `compare` returns."""
+    right = result["right"]
+    table = Table(title="images, by which run is right")
+    for title in ("", "second right", "second wrong"):
+        table.add_column(title, justify="right" if title else "left")
+    table.add_row("first right", f"{right['both']:,}", f"{right['first']:,}")
+    table.add_row("first wrong", f"{right['second']:,}", f"{right['neither']:,}")
+    return table
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """One sentence on whether two runs differ, from what `compare` returns."""
+    difference, (low, high) = result["difference"]["top1"], result["difference"]["interval"]
+    return (
+        f"The second's top-1 less the first's is {100 * difference:+.2f} points ({100 * low:+.2f} to "
+        f"{100 * high:+.2f}); the difference is {'' if result['significant'] else 'not '}significant at 5 % "
+        f"(McNemar's exact test, p = {result['p']:.4g})."
+    )
 
 
 def class_table(picture: str, best: Sequence[tuple[str, float]]) -> Table:
