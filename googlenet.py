@@ -35,16 +35,36 @@ class Train:
 
 @dataclasses.dataclass
 class Evaluate:
-    """Measure a run's best model on its test split, or another one."""
+    """Measure the best models of runs, alone and averaged, on their test split or another one."""
 
-    run: RunPath
-    """Folder of the run."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of the runs; several: the first alone, then all as an ensemble."""
     split: str | None = None
     """TFDS split, e.g. test or train[:500]."""
-    crops: Literal[1, 10, 144] = 1
-    """Views of each image to average over, as in the paper."""
+    crops: tuple[Literal[1, 10, 144], ...] = (1,)
+    """Views of each image to average over, as in the paper; several: a table."""
+    predictions: Path | None = None
+    """Write the probabilities of each image (last row of the table) to this .csv or .json file."""
+    report: Path | None = None
+    """Write confusion matrix, reliability diagram and numbers by class (last row of the table) to this folder."""
     json: bool = False
     """Print JSON instead of a table."""
+
+
+@dataclasses.dataclass
+class Compare:
+    """Tell whether two runs differ: the same test images, McNemar's test, both validation curves."""
+
+    first: RunPath
+    """Folder of a run."""
+    second: RunPath
+    """Folder of another of the same source."""
+    split: str | None = None
+    """TFDS split, e.g. test or train[:500]."""
+    out: Path = Path("compare.png")
+    """The .png file of the curves to write."""
+    json: bool = False
+    """Print JSON instead of tables."""
 
 
 @dataclasses.dataclass
@@ -119,6 +139,7 @@ class Summary:
 
 Other = (
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Augment, tyro.conf.subcommand("augment")]
     | Annotated[DataService, tyro.conf.subcommand("data-service")]
@@ -198,18 +219,46 @@ def _train(command: Train, argv: list[str]) -> None:
 
 
 def _evaluate(command: Evaluate, argv: list[str]) -> None:
-    from training.evaluate import evaluate
-    from training.report import track
+    from rich.console import Console
 
-    result = evaluate(command.run, command.split, command.crops, track)
+    from training import report
+    from training.evaluate import evaluations
+
+    if command.predictions:
+        report.check_file(command.predictions, (".csv", ".json"))
+    if command.report:
+        report.check_folder(command.report)
+    results = []
+    for evaluation in evaluations(command.runs, command.split, command.crops, report.track):
+        results.append(evaluation.result())
+    if command.predictions:
+        report.write_predictions(command.predictions, evaluation.predictions, evaluation.classes)
+    if command.report:
+        report.write_evaluation(command.report, evaluation.predictions, evaluation.classes)
+    alone = len(results) == 1
+    if command.json:
+        print(json.dumps(results[0] if alone else results, indent=2))
+    else:
+        Console().print(report.score_table(results[0]) if alone else report.ensemble_table(results))
+
+
+def _compare(command: Compare, argv: list[str]) -> None:
+    from rich.console import Console
+
+    from training import report
+    from training.evaluate import compare
+
+    report.check_file(command.out, (".png",))
+    result = compare(command.first, command.second, command.split, report.track)
+    histories = {str(run): report.read_history(run / "history.csv") for run in (command.first, command.second)}
+    report.save(report.compared_curves(histories), command.out)
     if command.json:
         print(json.dumps(result, indent=2))
     else:
-        from rich.console import Console
-
-        from training.report import score_table
-
-        Console().print(score_table(result))
+        console = Console()
+        console.print(report.comparison_table(result), report.agreement_table(result))
+        console.print(report.verdict(result), highlight=False)
+        console.print(command.out, highlight=False, soft_wrap=True)
 
 
 def _predict(command: Predict, argv: list[str]) -> None:
@@ -263,6 +312,7 @@ def _summary(command: Summary, argv: list[str]) -> None:
 _RUN = {
     Train: _train,
     Evaluate: _evaluate,
+    Compare: _compare,
     Predict: _predict,
     Augment: _augment,
     DataService: _data_service,

@@ -20,7 +20,8 @@ setup(
         "keras-tuner>=1.4.8",
         "tf2onnx>=1.17",
         "tensorboard>=2.20",
-        "scikit-learn>=1.5",  # the digits
+        "scikit-learn>=1.5",  # the digits; precision and recall by class
+        "scipy>=1.15",  # scipy.stats.bootstrap takes rng
         "matplotlib>=3.9",
         "pillow>=11",
         "filelock>=3.16",

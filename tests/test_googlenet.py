@@ -14,6 +14,8 @@ import pytest
 import googlenet
 from inception_v1 import Spec, cost
 
+from .test_evaluate import save_run
+
 ROOT = Path(__file__).parent.parent
 TINY = ["--width-multiplier", "0.1", "--epochs", "1", "--warmup-epochs", "0", "--train-split", "train[:128]"]
 
@@ -32,7 +34,7 @@ def run(*arguments):
 def test_help_lists_the_commands():
     done = run("--help")
     assert done.returncode == 0
-    for name in ("train", "evaluate", "predict", "summary"):
+    for name in ("train", "evaluate", "compare", "predict", "summary"):
         assert name in done.stdout
     assert "--learning-rate" in run("train", "--help").stdout
 
@@ -148,7 +150,14 @@ def test_ctrl_c_ends_a_run_cleanly(tmp_path, data_dir):
         (["train", "--variant", "papr"], "Did you mean 'paper'?"),
         (["train", "--source", "digitz"], "Nearest: digits"),
         (["train", "--epochs", "0"], "epochs"),
+        (["evaluate"], "at least one run"),
         (["evaluate", "/nonexistent"], "Expected the folder of a run"),
+        (["evaluate", "/nonexistent", "--predictions", "p.txt"], "ending in .csv or .json; Received: 'p.txt'"),
+        (["evaluate", "/nonexistent", "--report", f"{__file__}/report"], "Expected a folder; Received"),
+        (["compare", "/nonexistent", "/absent"], "Expected the folder of a run"),
+        (["compare", "/nonexistent", "/absent", "--out", "curves.jpg"], "ending in .png"),
+        (["predict", "/nonexistent", "a.png", "--top", "0"], "top to be 1 or more; Received: top=0"),
+        (["predict", "/nonexistent"], "at least one picture"),
         (["summary", "--variant", "papr"], "Did you mean 'paper'?"),
         (["summary", "--draw", "net.jpg"], "ending in .svg, .png, .pdf"),
     ],
@@ -161,6 +170,46 @@ def test_a_users_error_is_one_line(arguments, message, capsys, tmp_path, monkeyp
     assert error.count("\n") == 1
     assert message in error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data_dir):
+    root = tmp_path_factory.mktemp("runs")
+    return [str(save_run(root / name, data_dir, test_split="test[:30]", aux=False)) for name in "ab"]
+
+
+def test_evaluate_prints_the_papers_table_and_writes_the_last_row(runs, tmp_path, capsys):
+    predictions, folder = tmp_path / "p.json", tmp_path / "report"
+    files = ["--predictions", str(predictions), "--report", str(folder)]
+    assert googlenet.main(["evaluate", *runs, "--crops", "1", "10", *files]) == 0
+    rows = re.findall(r"│ +(\d) │ +(\d+) │ +(\d+) │ +([\d.]+)% │", capsys.readouterr().out)
+    assert [row[:3] for row in rows] == [("1", "1", "1"), ("1", "10", "10"), ("2", "1", "2"), ("2", "10", "20")]
+    written = json.loads(predictions.read_text())
+    wrong = sum(row["label"] != row["predicted"] for row in written) / len(written)
+    assert (len(written), f"{100 * wrong:.2f}") == (30, rows[-1][3])
+    assert {path.name for path in folder.iterdir()} == {"confusion.png", "reliability.png", "classes.csv"}
+
+
+def test_evaluate_prints_json_for_each_row(runs, capsys):
+    assert googlenet.main(["evaluate", *runs, "--split", "test[:9]", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["runs"], one["crops"], one["images"]) for one in found] == [(runs[:1], 1, 9), (runs, 1, 9)]
+
+
+def test_compare_prints_a_verdict_and_draws_both_runs(runs, tmp_path, capsys):
+    from PIL import Image
+
+    out = tmp_path / "curves.png"
+    assert googlenet.main(["compare", *runs, "--out", str(out), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["images"], [one["run"] for one in result["runs"]]) == (30, runs)
+    Image.open(out).verify()
+    out.unlink()
+    assert googlenet.main(["compare", *runs, "--out", str(out)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"difference is (not )?significant at 5 % \(McNemar's exact test, p = [\d.e-]+\)", text)
+    assert "second wrong" in text
+    Image.open(out).verify()
 
 
 def test_augment_writes_a_picture(tmp_path, data_dir, monkeypatch, capsys):

@@ -93,7 +93,12 @@ def test_evaluate_gives_the_numbers_of_the_run_again(finished):
     result = evaluate.evaluate(folder)
     assert (result["split"], result["images"]) == ("test[:100]", 100)
     for head, scores in result["heads"].items():
-        assert scores == pytest.approx(metrics["heads"][head], abs=1e-5)
+        intervals, expected = scores.pop("intervals"), dict(metrics["heads"][head])
+        for name, interval in expected.pop("intervals").items():
+            assert intervals[name] == pytest.approx(interval, abs=1e-5)
+        assert scores == pytest.approx(expected, abs=1e-5)
+    assert list(metrics["classes"]) == [str(d) for d in range(10)]
+    assert result["classes"] == metrics["classes"]
 
 
 @pytest.mark.parametrize("crops", [10, 144])

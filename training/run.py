@@ -102,12 +102,16 @@ class RunFolder:
 
     def model(self) -> GoogLeNet:
         """The best model, not compiled. Raises ValueError where no epoch has finished yet."""
+        self.check_trained()
+        return keras.saving.load_model(self / BEST, compile=False)
+
+    def check_trained(self) -> None:
+        """Raises ValueError where there is no run, or no epoch has finished yet."""
         self._check_is_run()
         if not (self / BEST).is_file():
             raise ValueError(
                 f"Expected a run with a trained model; Received: {str(self.path)!r}, which has no {BEST} yet."
             )
-        return keras.saving.load_model(self / BEST, compile=False)
 
     def _check_is_run(self) -> None:
         if not (self / RECIPE).is_file():

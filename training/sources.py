@@ -202,7 +202,9 @@ def names(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices([path for path, _ in builder.pictures(split)])
     config = tfds.ReadConfig(try_autocache=False, add_tfds_id=True)
     decoders = {"image": tfds.decode.SkipDecoding()}
-    return builder.as_dataset(split=split, decoders=decoders, read_config=config).map(lambda example: example["tfds_id"])
+    return builder.as_dataset(split=split, decoders=decoders, read_config=config).map(
+        lambda example: example["tfds_id"]
+    )
 
 
 def encoded_bytes(builder: tfds.core.DatasetBuilder, split: str) -> float:

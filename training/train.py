@@ -48,7 +48,7 @@ def train(
         show: makes a callback that shows progress, from the number of epochs and of steps in each.
 
     Returns:
-        What `metrics.json` holds: per head top-1, top-5 and loss on the test split, and how they came about.
+        What `metrics.json` holds: the numbers of the test split (see `evaluate.measured`) and how they came about.
 
     Raises:
         ValueError: a bad source, split or network, a folder in use, or too many unreadable pictures: nothing is
@@ -81,7 +81,7 @@ def train(
             test, skip = task.splits.test, task.skip["test"]
             batches = pipeline.batches(task.builder, test, recipe, training=False, skip=skip)
             predictions = evaluate.predict(run.model(), batches)
-            metrics |= {"images": len(predictions.labels), "heads": evaluate.score(predictions)}
+            metrics |= evaluate.measured(predictions, task.classes)
             pictures = pipeline.pictures(task.builder, test, recipe, skip).as_numpy_iterator()
             report.write(run / runs.REPORT, run / runs.HISTORY, predictions, pictures, task.classes)
         (run / runs.STATE).unlink()  # a finished run does not go on
