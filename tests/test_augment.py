@@ -237,3 +237,49 @@ def test_half_of_the_images_are_mirrored():
         assert mirrored or np.array_equal(result, IMAGE)
         flipped += mirrored
     assert 160 <= flipped <= 240  # 4 standard deviations
+
+
+def test_erasing_fills_a_rectangle_in_its_share_of_the_images():
+    image = tf.fill((40, 60, 3), -1.0)  # noise is never negative
+    erase = tf.function(lambda seed: augment.random_erase(image, seed, 0.25))
+    erased, areas = 0, []
+    for number in range(400):
+        changed = (erase(tf.constant([5, number])).numpy() >= 0).all(axis=-1)
+        if not changed.any():
+            continue
+        erased += 1
+        rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+        box = np.zeros((40, 60), bool)
+        box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+        np.testing.assert_array_equal(changed, box)
+        areas.append(box.mean())
+    assert stats.binomtest(erased, 400, 0.25).pvalue > 0.01
+    assert 0.015 < min(areas) < 0.06
+    assert 0.28 < max(areas) < 0.34
+
+
+def test_mixup_blends_images_and_labels_by_the_same_share():
+    random = np.random.default_rng(0)
+    images, labels = random.normal(size=(6, 8, 8, 3)).astype("float32"), np.eye(6, dtype="float32")
+    shares = []
+    for number in range(300):
+        mixed, soft = augment.mixup(tf.constant(images), tf.constant(labels), tf.constant([1, number]), 0.4)
+        share = float(soft[0, 0])
+        np.testing.assert_allclose(soft, share * labels + (1 - share) * labels[::-1], atol=1e-6)
+        np.testing.assert_allclose(mixed, share * images + (1 - share) * images[::-1], atol=1e-5)
+        shares.append(share)
+    assert stats.kstest(shares, stats.beta(0.4, 0.4).cdf).pvalue > 0.01
+
+
+def test_cutmix_labels_follow_the_pasted_area():
+    images = tf.range(4.0)[:, None, None, None] + tf.zeros((4, 20, 30, 1))
+    kept = []
+    for number in range(200):
+        mixed, soft = augment.cutmix(images, tf.eye(4), tf.constant([2, number]), 1.0)
+        own = (mixed.numpy() == images.numpy()).mean(axis=(1, 2, 3))
+        np.testing.assert_allclose(np.diag(soft), own, atol=1e-6)
+        np.testing.assert_allclose(np.diag(soft.numpy()[:, ::-1]), 1 - own, atol=1e-6)
+        assert set(np.unique(mixed.numpy()[0])) <= {0.0, 3.0}
+        kept.append(own[0])
+    assert min(kept) < 0.15
+    assert max(kept) > 0.98

@@ -216,3 +216,31 @@ def test_fewer_images_than_a_batch_still_train(tmp_path):
     ds = pipeline.batches(builder, splits.train, recipe, training=True)
     assert ds.cardinality() == 1
     assert next(iter(ds))[0].shape[0] == sources.size(builder, splits.train)
+
+
+def test_imagenet_streams_from_what_tfds_prepared(tmp_path, monkeypatch):
+    """The real builder, its download replaced by 40 pictures; then the stand-ins that TFDS makes from its features."""
+    builder = tfds.builder("imagenet2012", data_dir=tmp_path)
+
+    def generate(count):
+        random = np.random.default_rng(0)
+        for i in range(count):
+            image = random.integers(0, 256, (100 + i, 120, 3), "uint8")
+            yield f"{i}.JPEG", {"image": image, "label": i % 1000, "file_name": f"{i}.JPEG"}
+
+    made = {"train": 40, "validation": 10}
+    monkeypatch.setattr(
+        type(builder), "_split_generators", lambda self, _: {split: generate(count) for split, count in made.items()}
+    )
+    recipe = dataclasses.replace(PRESETS["paper"], data_dir=str(tmp_path), image_size=64, batch_size=8, epochs=2)
+    builder, splits = sources.load(recipe)
+    assert splits == sources.Splits("train[:90%]", "train[90%:]", "validation")
+    assert len(sources.class_names(builder)) == 1000
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    images, labels = zip(*pipeline.batches(builder, splits.train, recipe, training=True).as_numpy_iterator())
+    assert [image.shape for image in images] == [(8, 64, 64, 3)] * 8
+    assert np.concatenate(labels).max() < 1000
+    with tfds.testing.mock_data(num_examples=36, data_dir=str(tmp_path)):
+        builder, _ = sources.load(recipe)
+        mocked = pipeline.batches(builder, splits.train, recipe, training=True)
+        assert next(iter(mocked))[0].shape == (8, 64, 64, 3)

@@ -255,7 +255,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_good_weights(recipe, 
 
     folder = tmp_path / "run"
     with pytest.raises(
-        ValueError, match=r"finite loss.*nan at step 10 \(epoch 2\), learning rate 0\.1\..*epoch 1, are in"
+        ValueError, match=r"finite loss.*nan at step 11 \(epoch 2\), learning rate 0\.09\d+\..*epoch 1, is in"
     ):
         train(recipe, folder, show=lambda *_: Trouble(poison))
     assert RunFolder(folder).metrics()["status"] == "failed"

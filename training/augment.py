@@ -106,9 +106,10 @@ def decode_window(encoded: tf.Tensor, seed: tf.Tensor, area=CROP_AREA, ratio=CRO
     """
 
     def jpeg():
-        window = inception_crop(tf.image.extract_jpeg_shape(encoded), seed, area, ratio)
+        shape = tf.image.extract_jpeg_shape(encoded)
+        window = inception_crop(shape, seed, area, ratio)
         return tf.image.decode_and_crop_jpeg(
-            bounded(encoded), window, channels=3, dct_method="INTEGER_FAST", fancy_upscaling=False
+            bounded(encoded, shape), window, channels=3, dct_method="INTEGER_FAST", fancy_upscaling=False
         )
 
     def other():

@@ -76,13 +76,17 @@ def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def bounded(encoded: tf.Tensor) -> tf.Tensor:
+def bounded(encoded: tf.Tensor, shape: tf.Tensor | None = None) -> tf.Tensor:
     """The picture itself, once its header says that it has from 1 to `MAX_PIXELS` pixels.
+
+    Args:
+        encoded: scalar string.
+        shape: height and width that the header says, where they are known already.
 
     Raises:
         tf.errors.InvalidArgumentError: it has more or none, or has no header.
     """
-    pixels = tf.reduce_prod(picture_shape(encoded))
+    pixels = tf.reduce_prod(picture_shape(encoded) if shape is None else tf.cast(shape[:2], tf.int64))
     with tf.control_dependencies([
         tf.debugging.assert_positive(pixels, "Expected the header of a JPEG, PNG, GIF, BMP or WebP picture."),
         tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64), f"Expected <= {MAX_PIXELS} pixels."),

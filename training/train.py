@@ -72,12 +72,13 @@ def train(
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
-    with run.locked(), _precision(recipe.precision):
+    with run.locked():
         if not resumes:
             run.create(recipe, task.spec, task.classes)
         known = {"command": command, "splits": dataclasses.asdict(task.splits), "unreadable": task.skip}
         with _recorded(run, known) as metrics:
-            _fit(task, run, resumes, data_service, show, metrics)
+            with _precision(recipe.precision):
+                _fit(task, run, resumes, data_service, show, metrics)
             test, skip = task.splits.test, task.skip["test"]
             batches = pipeline.batches(task.builder, test, recipe, training=False, skip=skip)
             predictions = evaluate.predict(run.model(), batches)
