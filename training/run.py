@@ -75,7 +75,8 @@ class RunFolder:
             raise ValueError(f"Expected a folder that no run is using; Received: {str(self.path)!r}.") from None
 
     def create(self, recipe: Recipe, spec: Spec, classes: list[str]) -> None:
-        """Empties the folder and writes what is known before training."""
+        """Makes or empties the folder and writes what is known before training."""
+        self.path.mkdir(parents=True, exist_ok=True)
         for path in self.path.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
