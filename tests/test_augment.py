@@ -198,6 +198,7 @@ def test_shift_moves_at_most_its_share():
     offsets = []
     for seed in range(200):
         result = affine((0, seed), shift=0.2, image=dot)[..., 0]
+        assert set(np.unique(result)) == {0, 255}  # by whole pixels: nothing blurs
         rows, columns = np.indices(result.shape)
         offsets.append([(result * rows).sum() / result.sum() - 10, (result * columns).sum() / result.sum() - 10])
     offsets = np.array(offsets)

@@ -197,6 +197,8 @@ def _hue(turn: tf.Tensor) -> tf.Tensor:
 def random_affine(image: tf.Tensor, seed: tf.Tensor, rotate: float, zoom: float, shift: float) -> tf.Tensor:
     """Rotates, zooms and shifts about the centre, bilinear, repeating the border.
 
+    Shifts alone go by whole pixels, so that nothing blurs.
+
     Args:
         image: uint8 or float.
         seed: of the draw.
@@ -212,10 +214,13 @@ def random_affine(image: tf.Tensor, seed: tf.Tensor, rotate: float, zoom: float,
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     cos, sin = tf.cos(angle) / scale, tf.sin(angle) / scale
     x, y = (width - 1) / 2, (height - 1) / 2
+    down, right = down * shift * height, right * shift * width
+    if not rotate and not zoom:
+        down, right = tf.round(down), tf.round(right)
     # Output pixel to input pixel: turn about the centre (x, y), then shift.
     matrix = [
-        cos, -sin, x - cos * x + sin * y + right * shift * width,
-        sin, cos, y - sin * x - cos * y + down * shift * height,
+        cos, -sin, x - cos * x + sin * y + right,
+        sin, cos, y - sin * x - cos * y + down,
         0.0, 0.0,
     ]  # fmt: skip
     return tf.raw_ops.ImageProjectiveTransformV3(

@@ -61,6 +61,8 @@ def train(
             "Expected no data service in deterministic mode, since its batches arrive in any order; "
             f"Received: data_service={data_service!r}."
         )
+    if recipe.aux_schedule == "linear" and keras.backend.backend() == "jax":
+        raise ValueError("Expected a constant auxiliary weight on Keras' JAX backend, which compiles it into the step.")
     run = RunFolder(folder)
     pretrained = transfer.read(recipe.weights) if recipe.weights else None
     if pretrained:
