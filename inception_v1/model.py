@@ -16,6 +16,7 @@ from inception_v1.spec import (
     AUX_GRID,
     AUX_TAPS,
     LOSS_WEIGHTS,
+    LRN,
     BatchNorm,
     Conv,
     Inception,
@@ -307,6 +308,7 @@ def _apply(spec: Spec, row: Row, x):
         case MaxPool():
             return _max_pool(spec, row, x)
         case ResponseNorm():
+            assert isinstance(spec.row.norm, LRN)
             return LocalResponseNormalization(*spec.row.norm, name=row.name)(x)
         case Inception():
             ends = []
