@@ -148,7 +148,7 @@ class Recipe:
 
 
 PRESETS = {
-    # 1,437 images of 8x8 pixels, enlarged to 32: 99.7-100 % test top-1 in about 75 s on 2 cores (README).
+    # 1,437 images of 8x8 pixels, enlarged to 32: 99.7-100 % test top-1 in about 72 s on 2 cores (README).
     "digits": Recipe(
         source="digits",
         width_multiplier=0.5,  # half the channels lose nothing here
@@ -159,7 +159,7 @@ PRESETS = {
         epochs=30,
         warmup_epochs=2,  # at 0.1 from the first step the heads start by diverging
     ),
-    # 60,000 images of 28x28 pixels; accuracy and time in the README.
+    # 60,000 images of 28x28 pixels: 94.06 % test top-1 so far (README).
     "fashion": Recipe(
         source="fashion_mnist",
         validation_fraction=0.05,  # 3,000 images tell the epochs apart
