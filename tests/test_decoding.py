@@ -49,7 +49,7 @@ READABLE = {
         NOISE.convert("RGBA"), "WEBP", save_all=True, append_images=[Image.new("RGBA", NOISE.size, (9, 9, 9, 9))] * 3
     ),
     "gif": encoded(NOISE, "GIF"),
-    "animated gif": encoded(NOISE, "GIF", save_all=True, append_images=[TURNED] * 3, comment=b"c" * 700),
+    "animated gif": encoded(NOISE, "GIF", save_all=True, append_images=[TURNED] * 3, comment=b"c" * 766),
     "palette": encoded(NOISE.convert("P"), "PNG"),
     "CMYK": encoded(NOISE.convert("CMYK"), "JPEG"),
     "16 bits": encoded(Image.fromarray(np.full((37, 53), 40 * 256 + 7, "uint16")), "PNG"),

@@ -65,6 +65,14 @@ def test_training_batches_are_full_and_every_image_comes_once_an_epoch(digits):
     assert not np.array_equal(first[1], second[1])
 
 
+def test_an_image_is_changed_in_another_way_in_every_epoch(digits):
+    recipe, builder, _ = digits
+    turned = dataclasses.replace(recipe, epochs=2, batch_size=20)
+    first, second = epochs_of(pipeline.batches(builder, "train[:20]", turned, training=True), 1)
+    sums = [np.sort(images.sum(axis=(1, 2, 3))) for images, _ in (first, second)]  # whatever the order
+    assert not np.isclose(*sums, rtol=1e-6).any()
+
+
 class Shards(tfds.core.GeneratorBasedBuilder):
     """Pictures in several TFRecord files."""
 
