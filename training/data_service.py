@@ -1,9 +1,22 @@
 """Machines that prepare batches for a training run elsewhere: TensorFlow's `tf.data` service."""
 
 import contextlib
+import socket
 from collections.abc import Iterator
 
 import tensorflow as tf
+
+
+def check_answers(address: str) -> None:
+    """Raises ValueError unless something listens at "grpc://HOST:PORT", where TensorFlow would wait for minutes."""
+    host, _, port = address.removeprefix("grpc://").rpartition(":")
+    expected = "Expected a data service at grpc://HOST:PORT"
+    if not address.startswith("grpc://") or not host or not port.isdecimal():
+        raise ValueError(f"{expected}; Received: {address!r}.")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ValueError(f"{expected}; Received: {address!r}, where none answers ({error}).") from None
 
 
 @contextlib.contextmanager
@@ -22,11 +35,15 @@ def serving(host: str = "localhost", port: int = 0, dispatcher: str | None = Non
         The dispatcher's address, for `training.train.train(data_service=...)` and further workers.
 
     Raises:
-        ValueError: an address without "grpc://".
+        ValueError: a port that is taken (TensorFlow would share it), or a dispatcher that does not answer.
     """
     service = tf.data.experimental.service
-    if dispatcher is not None and not dispatcher.startswith("grpc://"):
-        raise ValueError(f"Expected dispatcher to be grpc://HOST:PORT; Received: dispatcher={dispatcher!r}.")
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise ValueError(f"Expected a free port; Received: port={port} ({error.strerror}).") from None
+    if dispatcher is not None:
+        check_answers(dispatcher)
     own = None
     if dispatcher is None:
         own = service.DispatchServer(service.DispatcherConfig(port=port))

@@ -17,6 +17,7 @@ from inception_v1.model import Crossentropy
 from training import callbacks, evaluate, pipeline, report, sources, transfer
 from training import recipe as recipes
 from training import run as runs
+from training.data_service import check_answers
 from training.recipe import Recipe
 from training.run import RunFolder
 from training.sources import Splits
@@ -51,8 +52,8 @@ def train(
         What `metrics.json` holds: the numbers of the test split (see `evaluate.measured`) and how they came about.
 
     Raises:
-        ValueError: a bad source, split or network, a folder in use, or too many unreadable pictures: nothing is
-            written then. Or a loss that is not finite: the last good weights stay.
+        ValueError: a bad source, split or network, a folder in use, a data service that does not answer, or too many
+            unreadable pictures: nothing is written then. Or a loss that is not finite: the last good weights stay.
         OSError: the folder cannot be written; what was whole there before stays whole.
         KeyboardInterrupt: after noting it in `metrics.json`; `best.keras` is that of the epochs that finished.
     """
@@ -61,6 +62,8 @@ def train(
             "Expected no data service in deterministic mode, since its batches arrive in any order; "
             f"Received: data_service={data_service!r}."
         )
+    if data_service:
+        check_answers(data_service)
     if recipe.aux_schedule == "linear" and keras.backend.backend() == "jax":
         raise ValueError("Expected a constant auxiliary weight on Keras' JAX backend, which compiles it into the step.")
     run = RunFolder(folder)
