@@ -187,6 +187,8 @@ def _fit(task: Task, run: RunFolder, resumes: bool, data_service: str | None, sh
     history, heads = callbacks.History(run / runs.HISTORY), callbacks.WatchHeads(spec.heads, spec.classes)
     state = callbacks.SaveState(run / runs.STATE, best, history)
     first_epoch = state.restore(model) if resumes else 0
+    for row in history.rows:  # what the heads did before the run broke off
+        heads.on_epoch_end(row["epoch"], row)
     metrics |= {"epochs": first_epoch, "best_epoch": best[0].best_epoch, "warnings": heads.warnings}
 
     def count(epoch, logs):
