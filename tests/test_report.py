@@ -170,6 +170,14 @@ def test_augmentation_shows_each_draw_beside_its_picture(tmp_path, paper):
             assert 0 <= box.get_y() <= box.get_y() + box.get_height() <= 40
 
 
+def test_augmentation_leaves_out_what_training_leaves_out(tmp_path):
+    source = make_folder(tmp_path, count=10)
+    for path in (tmp_path / "cat").iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    figure = report.augmentation(Recipe(source=source, image_size=48), rows=3, columns=1)
+    assert [axes.get_title() for axes in figure.axes[::2]] == ["dog"] * 3
+
+
 def printed(*renderables):
     console = Console(record=True, width=80)
     console.print(*renderables)

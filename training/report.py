@@ -20,7 +20,7 @@ from rich.table import Table
 from sklearn.metrics import confusion_matrix
 
 from training import pipeline, sources
-from training.decoding import decode
+from training.decoding import decode, decode_whole
 from training.evaluate import CALIBRATION_BINS, Predictions, by_class, calibration, calibration_error, predicted
 from training.recipe import Recipe
 from training.run import written_whole
@@ -278,7 +278,8 @@ def mistakes(predictions: Predictions, images: Mapping[int, np.ndarray], classes
 def augmentation(recipe: Recipe, rows: int, columns: int) -> Figure:
     """What training sees: a training picture a row, on the left as it is, then `columns` draws of its augmentation.
 
-    With the paper's augmentation each draw has a colour, and its crop is drawn on the picture in it.
+    With the paper's augmentation each draw has a colour, and its crop is drawn on the picture in it. Pictures that
+    cannot be read are left out, as in training.
 
     Raises:
         ValueError: the source cannot be used.
@@ -287,9 +288,10 @@ def augmentation(recipe: Recipe, rows: int, columns: int) -> Figure:
     channels = pipeline.image_channels(builder)
     figure = Figure(figsize=(1.7 * (columns + 1), 1.75 * rows + 0.3), layout="constrained")
     grid = figure.subplots(rows, columns + 1, squeeze=False)
-    examples = pipeline.encoded_pictures(builder, splits.train).take(rows)
-    for row, (encoded, label) in enumerate(examples):
-        picture = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+    examples = pipeline.encoded_pictures(builder, splits.train).map(
+        lambda encoded, label: (encoded, tf.cast(decode_whole(encoded, channels), tf.uint8), label)
+    )
+    for row, (encoded, picture, label) in enumerate(examples.ignore_errors().take(rows)):
         source = encoded if recipe.paper_augment else decode(encoded, recipe.image_size, channels)
         _show(grid[row, 0], picture.numpy(), sources.class_names(builder)[int(label)])
         for column in range(columns):
