@@ -196,21 +196,24 @@ def _by_index(builder, split, recipe: Recipe, skip) -> Callable | None:
         images, labels = (tf.constant(np.concatenate(column)) for column in zip(*decoded, strict=True))
         return lambda index: (images[index], labels[index])
     if isinstance(builder, sources.PictureFolder):
-        skip = set(skip)
-        files = [(path, label) for path, label in builder.pictures(split) if path not in skip]
-        paths, labels = (tf.constant(column) for column in zip(*files, strict=True))
+        out = set(skip)
+        paths, labels = zip(*(file for file in builder.pictures(split) if file[0] not in out), strict=True)
+        paths, labels = tf.constant(paths), tf.constant(labels, tf.int64)
+
+        def fetch(index):
+            return tf.io.read_file(paths[index])
     elif sources.encoded_bytes(builder, split) <= CACHE_BYTES:
-        paths = None
-        encoded, labels = (
-            tf.constant(column)
-            for column in zip(*encoded_pictures(builder, split, skip).as_numpy_iterator(), strict=True)
-        )
+        encoded, labels = zip(*encoded_pictures(builder, split, skip).as_numpy_iterator(), strict=True)
+        encoded, labels = tf.constant(encoded), tf.constant(labels, tf.int64)
+
+        def fetch(index):
+            return encoded[index]
     else:
         return None
 
     def read(index):
-        picture = encoded[index] if paths is None else tf.io.read_file(paths[index])
-        return picture if recipe.paper_augment else decode(picture, size, channels), tf.cast(labels[index], tf.int64)
+        picture = fetch(index)
+        return picture if recipe.paper_augment else decode(picture, size, channels), labels[index]
 
     return read
 
@@ -235,14 +238,8 @@ def _seed(recipe: Recipe, epoch, number):
 
 
 def _named(builder, split, skip: Collection[str] = (), order=None) -> tf.data.Dataset:
-    """(name, encoded picture, label) of a split, in the source's order or with its files in an order of their own."""
-    ds = builder.as_dataset(
-        split=split,
-        decoders={"image": tfds.decode.SkipDecoding()},
-        shuffle_files=order is not None,
-        read_config=tfds.ReadConfig(shuffle_seed=order, try_autocache=False, add_tfds_id=True),
-    )
-    ds = ds.map(lambda e: (e["tfds_id"], e["image"], e["label"]))
+    """What `sources.encoded_pictures` gives, without the pictures of the names in `skip`."""
+    ds = sources.encoded_pictures(builder, split, order)
     if skip:
         out = tf.constant(sorted(skip))
         ds = ds.filter(lambda name, encoded, label: ~tf.reduce_any(name == out))

@@ -196,15 +196,31 @@ def size(builder: tfds.core.DatasetBuilder, split: str) -> int:
     return sum(len(range(builder.info.splits[part.splitname].num_examples)[part.from_ : part.to]) for part in parts)
 
 
-def names(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
-    """What tells the pictures of a split apart, in the source's order: the path, or TFDS' id (file and number)."""
-    if isinstance(builder, PictureFolder):
-        return tf.data.Dataset.from_tensor_slices([path for path, _ in builder.pictures(split)])
-    config = tfds.ReadConfig(try_autocache=False, add_tfds_id=True)
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    return builder.as_dataset(split=split, decoders=decoders, read_config=config).map(
-        lambda example: example["tfds_id"]
+def encoded_pictures(builder: tfds.core.DatasetBuilder, split: str, order=None) -> tf.data.Dataset:
+    """(name, encoded picture, label) of a split, in the source's order or with its files in an order of their own.
+
+    Args:
+        builder: a prepared source.
+        split: TFDS split specification.
+        order: a number that decides the order of the files, or None.
+
+    Returns:
+        Dataset of strings and int64. A name is the picture's path, or TFDS' id (file and number).
+    """
+    ds = builder.as_dataset(
+        split=split,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        shuffle_files=order is not None,
+        read_config=tfds.ReadConfig(shuffle_seed=order, try_autocache=False, add_tfds_id=True),
     )
+    return ds.map(lambda example: (example["tfds_id"], example["image"], example["label"]))
+
+
+def names(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
+    """What tells the pictures of a split apart, in the source's order: names as `encoded_pictures` gives them."""
+    if isinstance(builder, PictureFolder):  # without opening files, one of which may not be readable
+        return tf.data.Dataset.from_tensor_slices([path for path, _ in builder.pictures(split)])
+    return encoded_pictures(builder, split).map(lambda name, encoded, label: name)
 
 
 def encoded_bytes(builder: tfds.core.DatasetBuilder, split: str) -> float:
