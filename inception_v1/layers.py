@@ -62,6 +62,42 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="inception_v1")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` as one operation on TensorFlow, which Keras spells out in many.
+
+    Same arguments, weights and results. The one operation reads half-precision maps as they are, where Keras casts
+    them to float32 and back, and at inference TensorFlow joins it with the convolution before and the ReLU after it.
+    On other backends, with `synchronized` or `renorm`, and for anything but float maps
+    `(batch, height, width, channels)`, Keras' own code runs.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        plain = not (self.synchronized or self.renorm) and mask is None
+        maps = len(inputs.shape) == 4 and self.axis in (-1, 3) and self.compute_dtype != "float64"
+        if keras.backend.backend() != "tensorflow" or not (plain and maps):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        training = bool(training and self.trainable)
+        ones, zeros = ops.ones_like(self.moving_mean), ops.zeros_like(self.moving_mean)
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=ops.convert_to_tensor(self.gamma) if self.scale else ones,
+            offset=ops.convert_to_tensor(self.beta) if self.center else zeros,
+            mean=[] if training else ops.convert_to_tensor(self.moving_mean),
+            variance=[] if training else ops.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            count = ops.cast(ops.prod(ops.shape(inputs)[:3]), variance.dtype)
+            variance = variance * (count - 1) / count  # the operation's is unbiased, Keras' running one is not
+            for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                running.assign(running * self.momentum + batch * (1 - self.momentum))
+        return y
+
+
+@keras.saving.register_keras_serializable(package="inception_v1")
 class AdaptiveAveragePooling2D(keras.layers.Layer):
     """Average pooling to a square grid, whatever the size of the map, smaller maps included.
 

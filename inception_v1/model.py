@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from inception_v1.layers import AdaptiveAveragePooling2D, LocalResponseNormalization
+from inception_v1.layers import AdaptiveAveragePooling2D, BatchNormalization, LocalResponseNormalization
 from inception_v1.spec import (
     AUX_CONV,
     AUX_DENSE,
@@ -340,9 +340,7 @@ def _conv(spec: Spec, row: Conv, x):
     )(x)
     if not isinstance(norm, BatchNorm):
         return x
-    x = layers.BatchNormalization(
-        momentum=norm.momentum, epsilon=norm.epsilon, scale=norm.scale, name=f"{row.name}_bn"
-    )(x)
+    x = BatchNormalization(momentum=norm.momentum, epsilon=norm.epsilon, scale=norm.scale, name=f"{row.name}_bn")(x)
     return layers.ReLU(name=f"{row.name}_relu")(x)
 
 

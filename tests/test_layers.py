@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from inception_v1.layers import AdaptiveAveragePooling2D, LocalResponseNormalization
+from inception_v1.layers import AdaptiveAveragePooling2D, BatchNormalization, LocalResponseNormalization
 
 
 def lrn_reference(x, size, alpha, beta, k):
@@ -77,6 +77,46 @@ def test_lrn_config_and_errors():
             LocalResponseNormalization(size=size)
     with pytest.raises(ValueError, match="k > 0"):
         LocalResponseNormalization(k=0)
+
+
+@pytest.mark.parametrize("shape", [(8, 5, 4, 16), (3, 1, 1, 8), (1, 2, 1, 8)])
+@pytest.mark.parametrize("arguments", [{}, {"scale": False}, {"momentum": 0.5, "epsilon": 0.1, "center": False}])
+def test_fused_batch_normalization_equals_keras(shape, arguments):
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=shape) * rng.uniform(0.1, 3, shape[-1]) + rng.normal(size=shape[-1])).astype("float32")
+    weight = rng.normal(size=shape).astype("float32")
+    ours, theirs = BatchNormalization(**arguments), keras.layers.BatchNormalization(**arguments)
+    for layer in (ours, theirs):
+        layer.build(shape)
+    values = [rng.uniform(0.5, 2, w.shape) for w in theirs.weights]
+    ours.set_weights(values), theirs.set_weights(values)
+    for training in (False, True, False):  # the second False sees the statistics that True left
+        np.testing.assert_allclose(ours(x, training=training), theirs(x, training=training), rtol=1e-5, atol=1e-5)
+    for own, their in zip(ours.weights, theirs.weights, strict=True):
+        np.testing.assert_allclose(own, their, rtol=1e-6, atol=1e-7, err_msg=own.name)
+    for training in (False, True):
+        gradients = [gradient_of(lambda x, n=n, t=training: n(x, training=t), x, weight) for n in (ours, theirs)]
+        np.testing.assert_allclose(*gradients, rtol=1e-4, atol=2e-4)
+
+
+def test_fused_batch_normalization_keeps_frozen_statistics_and_half_precision():
+    layer = BatchNormalization(dtype="mixed_bfloat16")
+    y = layer(ops.ones((2, 3, 3, 8)), training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
+    assert keras.backend.standardize_dtype(layer.moving_mean.dtype) == "float32"
+    before = [np.array(w) for w in layer.weights]
+    layer.trainable = False
+    layer(ops.ones((2, 3, 3, 8)) * 5, training=True)
+    for old, new in zip(before, layer.weights, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (2, 3, 8), (2, 8, 3, 3)])
+def test_fused_batch_normalization_takes_what_keras_takes(shape):
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    axis = 1 if shape == (2, 8, 3, 3) else -1
+    expected = keras.layers.BatchNormalization(axis)(x, training=True)
+    np.testing.assert_allclose(BatchNormalization(axis)(x, training=True), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (4, 4), (7, 9), (14, 14), (15, 6)])
