@@ -11,7 +11,7 @@ setup(
     python_requires=">=3.11",
     packages=["inception_v1", "inception_v1.weights", "training"],
     py_modules=["googlenet"],
-    package_data={"inception_v1": ["imagenet_classes.txt"]},
+    package_data={"inception_v1": ["imagenet_classes.txt", "inception5h_classes.txt"]},
     install_requires=[
         "keras>=3.15",
         "tensorflow>=2.21",  # tf.io.decode_image reads WebP
@@ -19,6 +19,9 @@ setup(
         "importlib-resources",  # tensorflow-datasets imports it without asking for it
         "keras-tuner>=1.4.8",
         "tf2onnx>=1.17",
+        "onnx>=1.17",
+        "protobuf>=5",
+        "safetensors>=0.5",
         "tensorboard>=2.20",
         "scikit-learn>=1.5",  # the digits; precision and recall by class
         "scipy>=1.15",  # scipy.stats.bootstrap takes rng
@@ -33,7 +36,19 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "tpu": ["jax[tpu]>=0.6"],
         "bench": ["torch>=2.9", "torchvision>=0.24", "scikit-image>=0.25"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=1.18", "jax>=0.6"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.14",
+            "mypy>=1.18",
+            "jax>=0.6",
+            "hypothesis>=6.100",
+            # the original executors of the published families
+            "opencv-python-headless>=4.10,<5",  # 5 reads no Caffe files
+            "onnxruntime>=1.20",
+            "tf_slim>=1.1",
+            "tf-keras>=2.21",
+        ],
     },
     entry_points={"console_scripts": ["googlenet = googlenet:main"]},
 )

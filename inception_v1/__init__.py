@@ -4,7 +4,7 @@ from inception_v1.cost import Cost, cost
 from inception_v1.model import GoogLeNet, build_googlenet
 from inception_v1.preprocessing import decode_predictions, preprocess_input
 from inception_v1.spec import BLOCKS, VARIANTS, Spec, Widths
-from inception_v1.weights import load_weights
+from inception_v1.weights import export_weights, import_weights, load_weights
 
 __all__ = [
     "BLOCKS",
@@ -16,6 +16,8 @@ __all__ = [
     "build_googlenet",
     "cost",
     "decode_predictions",
+    "export_weights",
+    "import_weights",
     "load_weights",
     "preprocess_input",
 ]

@@ -135,8 +135,8 @@ def _through(spec: Spec, row: Row, shape: Shape) -> tuple[Shape, _Count]:
 def _conv(spec: Spec, row: Conv, channels: int, positions: int) -> _Count:
     kernel = row.kernel**2 * channels * row.filters
     params, state = kernel + row.filters * spec.row.conv_bias, 0
-    if isinstance(spec.row.norm, BatchNorm):
-        params += row.filters * (1 + spec.row.norm.scale)
+    if isinstance(spec.norm, BatchNorm):
+        params += row.filters * (1 + spec.norm.scale)
         state = row.filters * 2
     return _Count(params, state, kernel * positions)
 

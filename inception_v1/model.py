@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -25,11 +25,12 @@ from inception_v1.spec import (
     Row,
     Spec,
     Widths,
+    check_choice,
 )
 
 
 def build_googlenet(
-    variant: str = "paper",
+    variant: str | None = None,
     *,
     input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
     classes: int | None = None,
@@ -43,13 +44,16 @@ def build_googlenet(
     dropout: float | tuple[float, float] | None = None,
     weights: str | os.PathLike | None = None,
     classifier_activation: str | None = "softmax",
+    lrn: LRN | tuple[int, float, float, float] | None = None,
+    pixels: str | None = None,
+    class_names: Sequence[str] | None = None,
     name: str = "googlenet",
 ) -> "GoogLeNet":
     """Builds GoogLeNet (Inception v1) with its main and two auxiliary classifiers.
 
     Args:
         variant: the family: "paper" (= Caffe), "batchnorm", "plain" (no normalisation), "torchvision", "slim",
-            "onnx_zoo" or "inception5h".
+            "onnx_zoo" or "inception5h". None: the family of `weights`, or the paper's.
         input_shape: (height, width, channels) in pixels, always channels last. Height and width may be None where
             nothing after them is flattened: without the 5x5/3 auxiliary heads.
         classes: number of classes; None for the family's own (1000, slim 1001, inception5h 1008).
@@ -62,37 +66,49 @@ def build_googlenet(
         width_multiplier: scales every other convolution and the auxiliary dense layers, rounded to multiples of 8.
         reduction: False builds the naive module without 1x1 reductions and projections (Figure 2a).
         dropout: rate in [0, 1) before the main classifier, or a pair (main, auxiliary); None for the family's.
-        weights: a `.weights.h5` or `.keras` file of this network, or None for random weights.
+        weights: a file in any format that `load_weights` reads, or published weights by name, downloaded once:
+            "torchvision" or "imagenet" (the same), "caffe", "slim". None for random weights.
         classifier_activation: "softmax", or None for logits.
+        lrn: (size, alpha, beta, k) of the response normalisation (see `LocalResponseNormalization`); None: as in
+            `weights` where it says so (inception5h), or the family's.
+        pixels: pixel convention of the input, a key of `spec.PIXELS`; None: the family's. Kept with the
+            model, which takes pixels already normalised.
+        class_names: names of the classes in label order, kept with the model.
         name: of the model.
 
     Returns:
         A `GoogLeNet`. With a top it returns a dict of the heads, each `(batch, classes)` in float32.
 
     Raises:
-        ValueError: an argument is out of range, or the input is smaller than the body can take.
+        ValueError: an argument is out of range, the input is smaller than the body can take, or `weights` do not
+            load (see `load_weights`).
 
     Source: Szegedy et al., "Going deeper with convolutions", arXiv 1409.4842, section 5 and Table 1.
     """
-    model = GoogLeNet(
-        variant,
-        input_shape=input_shape,
-        classes=classes,
-        aux=aux,
-        include_top=include_top,
-        pooling=pooling,
-        stem=stem,
-        widths=widths,
-        width_multiplier=width_multiplier,
-        reduction=reduction,
-        dropout=dropout,
-        classifier_activation=classifier_activation,
-        name=name,
-    )
-    if weights is not None:
-        from inception_v1.weights import load_weights
+    arguments = {
+        "input_shape": input_shape,
+        "classes": classes,
+        "aux": aux,
+        "include_top": include_top,
+        "pooling": pooling,
+        "stem": stem,
+        "widths": widths,
+        "width_multiplier": width_multiplier,
+        "reduction": reduction,
+        "dropout": dropout,
+        "classifier_activation": classifier_activation,
+        "lrn": lrn,
+        "pixels": pixels,
+        "class_names": class_names,
+        "name": name,
+    }
+    if weights is None:
+        return GoogLeNet(variant or "paper", **arguments)
+    from inception_v1.weights import load, read
 
-        load_weights(model, weights)
+    published = read(weights)
+    model = GoogLeNet(variant or published.variant or "paper", **arguments | {"lrn": lrn or published.lrn})
+    load(model, published)
     return model
 
 
@@ -160,6 +176,49 @@ class GoogLeNet(keras.Model):
         if not self.spec.include_top:
             raise ValueError("Expected a model with a main head; Received: one built with include_top=False.")
         return keras.Model(self.inputs, self.output["main"], name=f"{self.name}_classifier")
+
+    def features(self, names: Sequence[str]) -> keras.Model:
+        """A model of named intermediate maps, sharing this model's weights.
+
+        Args:
+            names: rows of the body ("pool3", "inception_4d"; see `summary`) or single convolutions ("conv2_3x3",
+                "inception_4d_5x5_reduce", "aux1_conv"), as they are after the ReLU. With "_pre_relu" behind the name
+                of a convolution or a block: before it, after the normalisation if there is one.
+
+        Returns:
+            A `keras.Model` from image to {name: float `(batch, height, width, channels)`}.
+
+        Raises:
+            ValueError: no such name; the nearest one is suggested.
+        """
+        if isinstance(names, str) or not names:
+            raise ValueError(f"Expected a list of at least one name; Received: names={names!r}.")
+        taps = self._taps()
+        for name in names:
+            check_choice("feature", name, taps)
+        return keras.Model(self.inputs, {name: taps[name]() for name in names}, name=f"{self.name}_features")
+
+    def _taps(self):
+        """How to get at every feature, by name."""
+        existing = {layer.name: layer for layer in self.layers}
+
+        def before(step):  # a pooled branch of the naive module has no ReLU
+            return existing.get(f"{step.name}_bn", existing[step.name]).output
+
+        taps = {}
+        for row in (*self.spec.trunk(), *(Conv(f"{head}_conv", 0, 1) for head in AUX_TAPS if self.spec.has_aux)):
+            steps = [step for branch in row.branches for step in branch] if isinstance(row, Inception) else [row]
+            for step in steps:
+                if isinstance(step, Conv):
+                    taps[step.name] = lambda step=step: existing[f"{step.name}_relu"].output
+                    taps[f"{step.name}_pre_relu"] = lambda step=step: before(step)
+                else:
+                    taps[step.name] = lambda step=step: existing[step.name].output
+            if isinstance(row, Inception):
+                ends = [branch[-1] for branch in row.branches]
+                taps[row.name] = lambda row=row: existing[row.name].output
+                taps[f"{row.name}_pre_relu"] = lambda ends=ends: ops.concatenate([before(end) for end in ends], axis=-1)
+        return taps
 
     def fit(self, x=None, y=None, *args, **kwargs):
         self._check_labels(y)
@@ -308,8 +367,8 @@ def _apply(spec: Spec, row: Row, x):
         case MaxPool():
             return _max_pool(spec, row, x)
         case ResponseNorm():
-            assert isinstance(spec.row.norm, LRN)
-            return LocalResponseNormalization(*spec.row.norm, name=row.name)(x)
+            assert isinstance(spec.norm, LRN)
+            return LocalResponseNormalization(*spec.norm, name=row.name)(x)
         case Inception():
             ends = []
             for branch in row.branches:
@@ -325,7 +384,7 @@ def _conv(spec: Spec, row: Conv, x):
     if row.stride > 1 and spec.row.conv1_padding == "explicit":
         x = layers.ZeroPadding2D(row.kernel // 2, data_format="channels_last", name=f"{row.name}_pad")(x)
         padding = "valid"
-    norm = spec.row.norm
+    norm = spec.norm
     x = layers.Conv2D(
         row.filters,
         row.kernel,
@@ -333,14 +392,12 @@ def _conv(spec: Spec, row: Conv, x):
         padding=padding,
         data_format="channels_last",
         use_bias=spec.row.conv_bias,
-        activation=None if isinstance(norm, BatchNorm) else "relu",
         kernel_initializer=_xavier(),
         bias_initializer=_bias(spec),
         name=row.name,
     )(x)
-    if not isinstance(norm, BatchNorm):
-        return x
-    x = BatchNormalization(momentum=norm.momentum, epsilon=norm.epsilon, scale=norm.scale, name=f"{row.name}_bn")(x)
+    if isinstance(norm, BatchNorm):
+        x = BatchNormalization(momentum=norm.momentum, epsilon=norm.epsilon, scale=norm.scale, name=f"{row.name}_bn")(x)
     return layers.ReLU(name=f"{row.name}_relu")(x)
 
 
@@ -398,7 +455,7 @@ def _xavier():
 
 def _bias(spec: Spec):
     """0.2 in the families without batch normalisation (Caffe `train_val.prototxt`), so that no ReLU starts dead."""
-    return keras.initializers.Constant(0.0 if isinstance(spec.row.norm, BatchNorm) else 0.2)
+    return keras.initializers.Constant(0.0 if isinstance(spec.norm, BatchNorm) else 0.2)
 
 
 @keras.saving.register_keras_serializable(package="inception_v1")

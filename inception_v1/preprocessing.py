@@ -3,28 +3,11 @@
 import functools
 import sys
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from inception_v1.spec import VARIANTS, check_choice
-
-
-class Pixels(NamedTuple):
-    """A pixel convention: `(pixel - mean) / std`, one number for red, green and blue each, on the 0-255 scale."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-# Our networks take RGB. Caffe's and the ONNX zoo's take BGR; their means are turned round here, their conv1 on loading.
-PIXELS = {
-    "caffe": Pixels((123.0, 117.0, 104.0), (1.0, 1.0, 1.0)),  # bvlc_googlenet train_val.prototxt
-    "caffe_mean_103.939": Pixels((123.68, 116.779, 103.939), (1.0, 1.0, 1.0)),  # ONNX zoo
-    "torch": Pixels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),  # 0.485 0.456 0.406 / 0.229 0.224 0.225
-    "signed": Pixels((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # TF-slim: -1..1
-    "minus_117": Pixels((117.0, 117.0, 117.0), (1.0, 1.0, 1.0)),  # inception5h
-}
+from inception_v1.spec import PIXELS, VARIANTS, check_choice
 
 
 def normalize(images: Any, pixels: str) -> Any:
@@ -88,8 +71,9 @@ def decode_predictions(predictions: Any, variant: str = "paper", top: int = 5) -
         top: how many classes an image, best first.
 
     Returns:
-        Per image `top` tuples (WordNet id, name, score). No public list of inception5h's own order ships with this
-        package: its ids are empty and its names are indices.
+        Per image `top` tuples (WordNet id, name, score). The id is empty where there is none: slim's background, the
+        dummy class of inception5h, its two maillots (its list tells them apart by place alone) and its last seven
+        outputs, which no list names: their names are indices.
 
     Raises:
         ValueError: unknown variant, `top` out of range, or another number of classes than the family's.
@@ -111,13 +95,14 @@ def decode_predictions(predictions: Any, variant: str = "paper", top: int = 5) -
 def class_list(name: str, classes: int) -> tuple[tuple[str, str], ...]:
     """(WordNet id, class name) of each output of a published order."""
     if name == "inception5h":
-        return tuple(("", str(i)) for i in range(classes))
+        named = _listed("inception5h_classes.txt")
+        return named + tuple(("", str(i)) for i in range(len(named), classes))
     background = (("", "background"),) if name == "background+imagenet" else ()
-    return background + _imagenet()
+    return background + _listed("imagenet_classes.txt")
 
 
 @functools.cache
-def _imagenet() -> tuple[tuple[str, str], ...]:
-    """The 1000 classes of ILSVRC 2012 in the order of their WordNet ids."""
-    lines = resources.files("inception_v1").joinpath("imagenet_classes.txt").read_text("utf-8").splitlines()
-    return tuple((line[:9], line[10:]) for line in lines)  # "n01440764 tench"
+def _listed(file: str) -> tuple[tuple[str, str], ...]:
+    """Lines such as "n01440764 tench". ImageNet's (ILSVRC 2012) are in the order of their WordNet ids."""
+    lines = resources.files("inception_v1").joinpath(file).read_text("utf-8").splitlines()
+    return tuple((line[:9].strip(), line[10:]) for line in lines)

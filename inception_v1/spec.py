@@ -65,6 +65,23 @@ class BatchNorm(NamedTuple):
     epsilon: float = 1e-3
 
 
+class Pixels(NamedTuple):
+    """A pixel convention: `(pixel - mean) / std`, one number for red, green and blue each, on the 0-255 scale."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+# Our networks take RGB. Caffe's and the ONNX zoo's take BGR; their means are turned round here, their conv1 on loading.
+PIXELS = {
+    "caffe": Pixels((123.0, 117.0, 104.0), (1.0, 1.0, 1.0)),  # bvlc_googlenet train_val.prototxt
+    "caffe_mean_103.939": Pixels((123.68, 116.779, 103.939), (1.0, 1.0, 1.0)),  # ONNX zoo
+    "torch": Pixels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),  # 0.485 0.456 0.406 / 0.229 0.224 0.225
+    "signed": Pixels((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # TF-slim: -1..1
+    "minus_117": Pixels((117.0, 117.0, 117.0), (1.0, 1.0, 1.0)),  # inception5h
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Variant:
     """One published family of GoogLeNet. Every family pools its last map down to 1x1 before the classifier.
@@ -83,7 +100,7 @@ class Variant:
         aux_dropout: rate before the auxiliary classifiers.
         classes: outputs of the published files.
         class_list: order of those outputs (see `preprocessing.decode_predictions`).
-        pixels: pixel convention (see `preprocessing.PIXELS`).
+        pixels: pixel convention that the published weights were trained on (a key of `PIXELS`).
         source: where the row comes from.
     """
 
@@ -121,7 +138,7 @@ VARIANTS = {
         conv5_kernel=3,  # torchvision keeps a known bug for its published weights
         aux_pool="adaptive",
         dropout=0.2,
-        pixels="torch",
+        pixels="signed",  # transform_input=True turns ImageNet's mean and deviation back into -1..1
         source="torchvision.models.googlenet",
     ),
     "slim": Variant(
@@ -206,7 +223,7 @@ def round_width(channels: float) -> int:
 class Spec:
     """The arguments of `build_googlenet`, checked and completed. Immutable; equal specs build equal networks.
 
-    See `build_googlenet` for what each field means. `classes` and `dropout` are filled in from the
+    See `build_googlenet` for what each field means. `classes`, `dropout` and `pixels` are filled in from the
     family where None was given. `dropout` ends as a pair: main head, auxiliary heads.
 
     Raises:
@@ -225,6 +242,9 @@ class Spec:
     reduction: bool = True
     dropout: tuple[float, float] = None  # type: ignore[assignment]  # likewise; takes one number too
     classifier_activation: str | None = "softmax"
+    lrn: LRN | None = None
+    pixels: str = None  # type: ignore[assignment]  # completed on the way in
+    class_names: tuple[str, ...] | None = None
     name: str = "googlenet"
 
     def __post_init__(self):
@@ -239,6 +259,10 @@ class Spec:
         self._set("classes", _checked_classes(self.row.classes if self.classes is None else self.classes))
         self._set("dropout", _checked_dropout(self.dropout, self.row))
         self._set("widths", _checked_widths(self.widths))
+        self._set("lrn", _checked_lrn(self.lrn, self.row))
+        self._set("pixels", self.row.pixels if self.pixels is None else self.pixels)
+        check_choice("pixels", self.pixels, PIXELS)
+        self._set("class_names", _checked_class_names(self.class_names, self.classes))
         self._set("input_shape", _checked_input_shape(self))
         if self.has_aux and self.row.aux_pool != "adaptive" and None in self.input_shape:
             raise ValueError(
@@ -252,6 +276,11 @@ class Spec:
     @property
     def row(self) -> Variant:
         return VARIANTS[self.variant]
+
+    @property
+    def norm(self) -> LRN | BatchNorm | None:
+        """The family's normalisation, with the constants of its LRN as asked for."""
+        return self.lrn or self.row.norm
 
     @property
     def has_aux(self) -> bool:
@@ -287,7 +316,7 @@ class Spec:
 
     def _stem(self) -> tuple[Row, ...]:
         first, second = self.scaled(64), self.scaled(192)
-        lrn = isinstance(self.row.norm, LRN)
+        lrn = isinstance(self.norm, LRN)
         norm1 = (ResponseNorm("pool1_norm1"),) if lrn else ()
         norm2 = (ResponseNorm("conv2_norm2"),) if lrn else ()
         if self.stem == "small":  # 28-64 px: full resolution up to one pool
@@ -343,8 +372,8 @@ class Spec:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them; `Spec(**d)` gives the same spec back."""
         fields = dataclasses.asdict(self)
-        for key in ("input_shape", "dropout"):
-            fields[key] = list(fields[key])
+        for key in ("input_shape", "dropout", "lrn", "class_names"):
+            fields[key] = None if fields[key] is None else list(fields[key])
         if self.widths is not None:
             fields["widths"] = {block: list(row) for block, row in self.widths.items()}
         return fields
@@ -392,6 +421,28 @@ def _checked_dropout(dropout: Any, row: Variant) -> tuple[float, float]:
             f"Received: dropout={dropout!r}."
         )
     return (float(pair[0]), float(pair[1]))
+
+
+def _checked_lrn(lrn: Any, row: Variant) -> LRN | None:
+    if lrn is None:
+        return None
+    if not isinstance(row.norm, LRN):
+        raise ValueError(f"Expected no lrn in a family without it; Received: lrn={lrn!r}.")
+    numbers = tuple(lrn) if isinstance(lrn, tuple | list) else (lrn,)
+    if len(numbers) != 4 or not all(isinstance(n, int | float) for n in numbers):
+        raise ValueError(f"Expected lrn to be four numbers ({', '.join(LRN._fields)}); Received: lrn={lrn!r}.")
+    return LRN(*numbers)
+
+
+def _checked_class_names(names: Any, classes: int) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    checked = tuple(names) if isinstance(names, tuple | list) else ()
+    if len(checked) != classes or not all(isinstance(name, str) for name in checked):
+        raise ValueError(
+            f"Expected class_names to be {classes} strings, one a class; Received: {len(checked)} of them."
+        )
+    return checked
 
 
 def _checked_widths(widths: Any) -> dict[str, Widths] | None:

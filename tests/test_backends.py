@@ -28,6 +28,15 @@ def test_layers_and_model_pass_on_jax():
     assert " passed" in done.stdout
 
 
+def test_published_weights_give_the_same_logits_on_jax():
+    pytest.importorskip("jax")
+    cases = ("caffe", "torchvision", "slim", "onnx-floor", "inception5h")
+    wanted = [f"tests/test_parity.py::test_logits_are_those_of_the_original[{case}-224x224]" for case in cases]
+    done = run("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *wanted)
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert " passed" in done.stdout
+
+
 def test_importing_the_network_imports_no_tensorflow():
     pytest.importorskip("jax")
     code = (

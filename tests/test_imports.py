@@ -16,7 +16,7 @@ INCEPTION_V1 = {
     "preprocessing": {"spec"},
     "summary": {"spec", "cost"},
     "model": {"spec", "layers", "weights"},
-    "weights": {"spec", "layers", "model"},
+    "weights": {"spec", "cost", "preprocessing", "model"},
     "__init__": {"spec", "cost", "model", "preprocessing", "weights"},
 }
 

@@ -413,3 +413,34 @@ def test_top_k_counts_neither_ties_nor_nan():
 def test_spec_and_model_agree_on_heads():
     for aux in (True, False):
         assert set(build_googlenet(**SMALL, aux=aux).output) == set(Spec(**SMALL, aux=aux).heads)
+
+
+@pytest.mark.parametrize("variant", ["paper", "batchnorm"])
+def test_features_are_the_maps_of_the_network(variant):
+    model = build_googlenet(variant, input_shape=(64, 64, 3), classes=3, width_multiplier=0.1)
+    names = ["pool3", "inception_4d", "inception_4d_pre_relu", "inception_4d_5x5", "aux1_conv", "conv2_3x3"]
+    names += ["inception_4d_5x5_pre_relu", "conv2_3x3_pre_relu"]
+    features = model.features(names)
+    assert list(features.output) == names
+    x = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype("float32")
+    maps = {name: np.array(value) for name, value in features(x).items()}
+    for name in ("inception_4d", "inception_4d_5x5", "conv2_3x3"):
+        before = maps[f"{name}_pre_relu"]
+        assert before.min() < 0
+        np.testing.assert_array_equal(maps[name], np.maximum(before, 0))
+    widths = model.spec.block_widths()["4d"]
+    start = widths.conv1 + widths.conv3
+    np.testing.assert_array_equal(maps["inception_4d"][..., start : start + widths.conv5], maps["inception_4d_5x5"])
+    rest = keras.Model(model.get_layer("inception_4d").output, model.output["main"])
+    np.testing.assert_allclose(rest(maps["inception_4d"]), model(x)["main"], atol=1e-6)
+
+
+def test_features_refuse_unknown_names():
+    model = build_googlenet("batchnorm", input_shape=(32, 32, 3), width_multiplier=0.1, aux=False)
+    with pytest.raises(ValueError, match=r"feature='inception_4f'.*Did you mean 'inception_4"):
+        model.features(["inception_4f"])
+    for names in ([], "pool3"):
+        with pytest.raises(ValueError, match="at least one name"):
+            model.features(names)
+    naive = build_googlenet("plain", input_shape=(32, 32, 3), width_multiplier=0.1, aux=False, reduction=False)
+    assert naive.features(["inception_3a_pre_relu"]).output_shape["inception_3a_pre_relu"][-1] == 8 + 16 + 8 + 24

@@ -11,7 +11,7 @@ PUBLISHED = {
     "paper": (10 - 123, 100 - 117, 250 - 104),
     "batchnorm": (10 / 127.5 - 1, 100 / 127.5 - 1, 250 / 127.5 - 1),
     "plain": (10 / 127.5 - 1, 100 / 127.5 - 1, 250 / 127.5 - 1),
-    "torchvision": ((10 / 255 - 0.485) / 0.229, (100 / 255 - 0.456) / 0.224, (250 / 255 - 0.406) / 0.225),
+    "torchvision": (10 / 127.5 - 1, 100 / 127.5 - 1, 250 / 127.5 - 1),  # after its transform_input
     "slim": (10 / 127.5 - 1, 100 / 127.5 - 1, 250 / 127.5 - 1),
     "onnx_zoo": (10 - 123.68, 100 - 116.779, 250 - 103.939),
     "inception5h": (10 - 117, 100 - 117, 250 - 117),
@@ -59,6 +59,15 @@ def test_class_lists_have_the_published_order():
         ("n02099601", "golden retriever"),
         ("n15075141", "toilet tissue"),
     )
+    inception5h = class_list("inception5h", 1008)
+    assert (inception5h[0], inception5h[1], inception5h[1000], inception5h[1007]) == (
+        ("", "dummy"),
+        ("n02119789", "kit fox"),
+        ("n03255030", "dumbbell"),
+        ("", "1007"),
+    )
+    assert {wordnet for wordnet, _ in inception5h[1:1001] if wordnet} < {wordnet for wordnet, _ in imagenet}
+    assert len({name for _, name in inception5h}) == 1007  # one name twice: maillot
     assert class_list("background+imagenet", 1001) == (("", "background"), *imagenet)
 
 
