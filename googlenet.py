@@ -69,16 +69,30 @@ class Compare:
 
 @dataclasses.dataclass
 class Predict:
-    """Name the classes of pictures with a run's best model."""
+    """Name the classes of pictures with a run's best model, or with a network in a .keras file."""
 
-    run: RunPath
-    """Folder of the run."""
+    model: RunPath
+    """Folder of the run, or the .keras file."""
     images: tyro.conf.Positional[tuple[str, ...]]
     """Picture files: JPEG, PNG, GIF, BMP or WebP."""
     top: int = 5
     """Classes a picture."""
     json: bool = False
     """Print JSON instead of tables."""
+
+
+@dataclasses.dataclass
+class ImportWeights:
+    """Turn published weights (Caffe, torchvision, TF-slim, ONNX, inception5h) into a .keras file that says all."""
+
+    file: tyro.conf.Positional[str]
+    """The file, or published weights by name: torchvision, caffe or slim."""
+    out: tyro.conf.Positional[Path]
+    """The .keras file to write."""
+    pixels: Literal["caffe", "caffe_mean_103.939", "torch", "signed", "minus_117"] | None = None
+    """Pixel convention; none: that of the published weights. torch: a torchvision network without transform_input."""
+    classes: Path | None = None
+    """File with a class name a line; none: the published names."""
 
 
 @dataclasses.dataclass
@@ -141,6 +155,7 @@ Other = (
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[ImportWeights, tyro.conf.subcommand("import-weights")]
     | Annotated[Augment, tyro.conf.subcommand("augment")]
     | Annotated[DataService, tyro.conf.subcommand("data-service")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
@@ -264,7 +279,7 @@ def _compare(command: Compare, argv: list[str]) -> None:
 def _predict(command: Predict, argv: list[str]) -> None:
     from training.evaluate import classify
 
-    result = classify(command.run, command.images, command.top)
+    result = classify(command.model, command.images, command.top)
     if command.json:
         print(json.dumps(result, indent=2))
     else:
@@ -274,6 +289,20 @@ def _predict(command: Predict, argv: list[str]) -> None:
 
         for picture, best in result.items():
             Console().print(class_table(picture, best))
+
+
+def _import_weights(command: ImportWeights, argv: list[str]) -> None:
+    from inception_v1 import import_weights
+    from training.report import check_file
+    from training.run import written_whole
+
+    check_file(command.out, (".keras",))
+    names = command.classes.read_text("utf-8").splitlines() if command.classes else None
+    model = import_weights(command.file, command.pixels, names)
+    with written_whole(command.out) as part:
+        model.save(part)
+    spec = model.spec
+    print(f"{command.out}: {spec.variant}, {spec.classes} classes, heads {', '.join(spec.heads)}, pixels {spec.pixels}")
 
 
 def _augment(command: Augment, argv: list[str]) -> None:
@@ -314,6 +343,7 @@ _RUN = {
     Evaluate: _evaluate,
     Compare: _compare,
     Predict: _predict,
+    ImportWeights: _import_weights,
     Augment: _augment,
     DataService: _data_service,
     Summary: _summary,

@@ -43,7 +43,7 @@ def run(*arguments):
 def test_help_lists_the_commands():
     done = run("--help")
     assert done.returncode == 0
-    for name in ("train", "evaluate", "compare", "predict", "summary"):
+    for name in ("train", "evaluate", "compare", "predict", "import-weights", "summary"):
         assert name in done.stdout
     assert "--learning-rate" in run("train", "--help").stdout
 
@@ -77,6 +77,25 @@ def test_train_evaluate_predict_round_trip(tmp_path, data_dir):
     best = json.loads(run("predict", folder, picture, "--json", "--top", "3").stdout)[str(picture)]
     assert len(best) == 3
     assert "probability" in run("predict", folder, picture).stdout
+
+
+def test_published_weights_are_imported_and_name_a_photograph(tmp_path, capsys):
+    from sklearn import datasets
+
+    from tests.oracles import torchvision
+
+    photograph = str(Path(datasets.__file__).parent / "images" / "china.jpg")
+    out = tmp_path / "net.keras"
+    assert googlenet.main(["import-weights", str(torchvision.write(tmp_path, legacy=True)), str(out)]) == 0
+    assert "torchvision, 1000 classes, heads main, aux1, aux2, pixels signed" in capsys.readouterr().out
+    assert googlenet.main(["predict", str(out), photograph, "--json"]) == 0
+    best = json.loads(capsys.readouterr().out)[photograph]
+    assert [p for _, p in best] == sorted((p for _, p in best), reverse=True)
+    assert all(name.strip() for name, _ in best)
+    assert len({name for name, _ in best}) == 5
+    assert googlenet.main(["import-weights", photograph, str(tmp_path / "other.keras")]) == 2
+    assert "china.jpg" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"net.keras", "googlenet-legacy.pth"}
 
 
 def test_a_killed_run_ends_like_one_that_was_not(tmp_path, data_dir):

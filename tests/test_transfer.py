@@ -19,7 +19,7 @@ SMALL = {"input_shape": (32, 32, 1), "width_multiplier": 0.1}
 
 @pytest.fixture(scope="module")
 def pretrained():
-    model = build_googlenet("batchnorm", classes=4, **SMALL)
+    model = build_googlenet("batchnorm", classes=4, pixels="torch", **SMALL)
     random = np.random.default_rng(0)
     for variable in model.variables:  # statistics that are not those of a new network, and keep its ReLUs alive
         if variable.name == "moving_mean":
@@ -118,7 +118,10 @@ def test_a_run_starts_from_a_file_and_thaws(pretrained, data_dir, tmp_path):
             seen.append(by_path(self.model))
 
     train(recipe, tmp_path / "run", show=lambda *_: Watch())
-    assert RunFolder(tmp_path / "run").recipe().width_multiplier == 0.1
+    recorded = RunFolder(tmp_path / "run")
+    assert (recorded.recipe().width_multiplier, recorded.recipe().pixels) == (0.1, "torch")
+    spec = recorded.model().spec
+    assert (spec.pixels, spec.class_names) == ("torch", tuple("0123456789"))
     before = by_path(pretrained)
     for name, value in before.items():
         if name.startswith(("conv", "inception")):

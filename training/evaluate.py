@@ -12,10 +12,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.metrics import precision_recall_fscore_support
 
-from inception_v1 import VARIANTS, GoogLeNet
+from inception_v1 import GoogLeNet
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import check_choice
-from training import pipeline, sources
+from training import pipeline, sources, transfer
 from training.decoding import decode, decode_whole, resize
 from training.recipe import Recipe
 from training.run import RunFolder
@@ -125,7 +125,7 @@ def _centre_part(image: tf.Tensor) -> tf.Tensor:
 def view_batches(builder, split: str, recipe: Recipe, count: int, skip: Collection[str] = ()) -> tf.data.Dataset:
     """Batches of (float32 `(batch, count, size, size, channels)` normalised, labels) of a split. See `views`."""
     size, channels = recipe.image_size, pipeline.image_channels(builder)
-    pixels = VARIANTS[recipe.variant].pixels
+    pixels = pipeline.pixel_convention(recipe)
     ds = pipeline.encoded_pictures(builder, split, skip).map(
         lambda encoded, label: (normalize(views(decode_whole(encoded, channels), size, count), pixels), label),
         tf.data.AUTOTUNE,
@@ -454,16 +454,16 @@ def _check_same(what: str, runs: Sequence[RunFolder], values: Sequence) -> None:
             )
 
 
-def classify(folder: str | os.PathLike, pictures: Sequence[str], top: int = 5) -> dict[str, list[tuple[str, float]]]:
-    """Names the best classes of picture files with the best model of a run.
+def classify(model: Folder, pictures: Sequence[str], top: int = 5) -> dict[str, list[tuple[str, float]]]:
+    """Names the best classes of picture files.
 
     Args:
-        folder: of the run.
+        model: folder of a run, whose best model answers, or a `.keras` file, for instance of `import_weights`.
         pictures: paths of JPEG, PNG, GIF, BMP or WebP files.
         top: classes a picture, best first; fewer where the network has fewer.
 
     Returns:
-        {path: [(class name, probability), ...]}.
+        {path: [(class name, probability), ...]}. The names are numbers where the model does not say them.
 
     Raises:
         ValueError: not a run, no trained model, no picture asked for, `top` below 1, or a file that is missing or no
@@ -473,13 +473,12 @@ def classify(folder: str | os.PathLike, pictures: Sequence[str], top: int = 5) -
         raise ValueError(f"Expected top to be 1 or more; Received: top={top}.")
     if not pictures:
         raise ValueError("Expected at least one picture; Received: none.")
-    run = RunFolder(folder)
-    recipe, classes = run.recipe(), run.classes()
-    model = run.model()
-    size, _, channels = model.spec.input_shape
+    network = transfer.read(model) if os.path.isfile(model) else RunFolder(model).model()
+    spec = network.spec
+    size, channels = spec.input_shape[0] or 224, spec.input_shape[2]
+    classes = spec.class_names or [str(number) for number in range(spec.classes)]
     images = tf.stack([_read(picture, size, channels) for picture in pictures])
-    pixels = VARIANTS[recipe.variant].pixels
-    probabilities = model.classifier().predict(normalize(images, pixels), verbose=0)
+    probabilities = network.classifier().predict(normalize(images, spec.pixels), verbose=0)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return {
         picture: [(classes[i], float(row[i])) for i in best]

@@ -47,7 +47,7 @@ def batches(
         Dataset of (images float32 `(batch, size, size, channels)` normalised for the variant, labels): int64
         `(batch,)`, or float32 `(batch, classes)` where training mixes images.
     """
-    pixels = VARIANTS[recipe.variant].pixels
+    pixels = pixel_convention(recipe)
     if not training:
         ds = _decoded(builder, split, recipe, skip)
         if _decoded_bytes(builder, split, recipe) <= CACHE_BYTES:
@@ -68,6 +68,11 @@ def batches(
         ds = ds.apply(tf.data.experimental.service.distribute(policy, service))
     ds = ds.apply(tf.data.experimental.assert_cardinality(steps * (recipe.epochs - first_epoch)))
     return ds.prefetch(tf.data.AUTOTUNE)
+
+
+def pixel_convention(recipe: Recipe) -> str:
+    """How the network of a recipe takes its pixels, a key of `spec.PIXELS`."""
+    return recipe.pixels or VARIANTS[recipe.variant].pixels
 
 
 def steps_per_epoch(builder, split: str, recipe: Recipe, skip: Collection[str] = ()) -> int:

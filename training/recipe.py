@@ -44,9 +44,11 @@ class Recipe:
     """Train the two auxiliary heads too."""
     dropout: float | None = None
     """Rate before the main classifier; none: as in the family."""
+    pixels: str | None = None
+    """Pixel convention of the network's input, e.g. signed or caffe; none: the family's."""
 
     weights: str | None = None
-    """A .keras file to start from; its network replaces variant, stem and width, its classifiers are made anew."""
+    """A .keras file to start from; its network replaces variant, stem, width and pixels, its classifiers are new."""
     freeze_until: str | None = None
     """Last block (3a ... 5b) or other row of the body that does not train."""
     unfreeze_epochs: int | None = None
@@ -272,6 +274,7 @@ def network(recipe: Recipe, channels: int, classes: int) -> "Spec":
         stem=recipe.stem,
         width_multiplier=recipe.width_multiplier,
         dropout=recipe.dropout,
+        pixels=recipe.pixels,
     )
 
 

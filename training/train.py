@@ -70,7 +70,9 @@ def train(
     pretrained = transfer.read(recipe.weights) if recipe.weights else None
     if pretrained:
         own = pretrained.spec
-        recipe = dataclasses.replace(recipe, variant=own.variant, stem=own.stem, width_multiplier=own.width_multiplier)
+        recipe = dataclasses.replace(
+            recipe, variant=own.variant, stem=own.stem, width_multiplier=own.width_multiplier, pixels=own.pixels
+        )
     resumes = run.check_usable(recipe, overwrite)
     task = prepared(recipe, pretrained)
 
@@ -126,8 +128,10 @@ def prepared(recipe: Recipe, pretrained: GoogLeNet | None = None) -> Task:
     builder, splits = sources.load(recipe)
     classes = sources.class_names(builder)
     spec = recipes.network(recipe, pipeline.image_channels(builder), len(classes))
+    spec = transfer.changed(spec, class_names=classes)
     if pretrained:
-        spec = transfer.changed(spec, widths=pretrained.spec.widths, reduction=pretrained.spec.reduction)
+        own = pretrained.spec
+        spec = transfer.changed(spec, widths=own.widths, reduction=own.reduction, lrn=own.lrn)
         transfer.check_fits(pretrained.spec, spec, recipe.freeze_until)
     return Task(recipe, spec, pretrained, builder, splits, readable(builder, splits, recipe), classes)
 

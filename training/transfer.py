@@ -38,7 +38,7 @@ def fine_tune(model: GoogLeNet, classes: int, freeze_until: str | None = None, *
     """
     if not model.spec.include_top:
         raise ValueError("Expected a model with heads; Received: one built with include_top=False.")
-    spec = changed(model.spec, classes=classes, **changes)
+    spec = changed(model.spec, classes=classes, class_names=changes.pop("class_names", None), **changes)
     tuned = GoogLeNet(**spec.to_dict())
     freeze(tuned, freeze_until)
     copy_body(model, tuned)
