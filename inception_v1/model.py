@@ -175,7 +175,7 @@ class GoogLeNet(keras.Model):
         """
         if not self.spec.include_top:
             raise ValueError("Expected a model with a main head; Received: one built with include_top=False.")
-        return keras.Model(self.inputs, self.output["main"], name=f"{self.name}_classifier")
+        return keras.Model(self.input, self.output["main"], name=f"{self.name}_classifier")
 
     def features(self, names: Sequence[str]) -> keras.Model:
         """A model of named intermediate maps, sharing this model's weights.
@@ -196,7 +196,7 @@ class GoogLeNet(keras.Model):
         taps = self._taps()
         for name in names:
             check_choice("feature", name, taps)
-        return keras.Model(self.inputs, {name: taps[name]() for name in names}, name=f"{self.name}_features")
+        return keras.Model(self.input, {name: taps[name]() for name in names}, name=f"{self.name}_features")
 
     def _taps(self):
         """How to get at every feature, by name."""

@@ -6,6 +6,7 @@ python -m tests.fuzz_weights --examples 10000
 import argparse
 import collections
 import contextlib
+import functools
 import io
 import os
 import pickle
@@ -118,17 +119,22 @@ def slim_tar(file: bytes | None = None) -> bytes:
     return data.getvalue()
 
 
-def keras(config: bytes | None = None, variables: bytes | None = None) -> bytes:
+@functools.cache
+def keras_members() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         build_googlenet(**SMALL).save(f"{folder}/m.keras")
         with zipfile.ZipFile(f"{folder}/m.keras") as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-    members["config.json"] = members["config.json"] if config is None else config
-    members["model.weights.h5"] = members["model.weights.h5"] if variables is None else variables
+            return {name: archive.read(name) for name in archive.namelist()}
+
+
+def keras(config: bytes | None = None, variables: bytes | None = None) -> bytes:
+    members = keras_members()
+    given = {"config.json": config, "model.weights.h5": variables}
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         for name, content in members.items():
-            archive.writestr(name, content)
+            changed = given.get(name)
+            archive.writestr(name, content if changed is None else changed)
     return data.getvalue()
 
 
@@ -148,6 +154,8 @@ TARGETS = {
     "slim V2 index": (lambda: checkpoint(2)["m.ckpt.index"], bytes),
     "slim tar.gz": (slim_tar, bytes),
     "keras": (keras, bytes),
+    "keras config": (lambda: keras_members()["config.json"], lambda config: keras(config=config)),
+    "keras variables": (lambda: keras_members()["model.weights.h5"], lambda data: keras(variables=data)),
 }
 
 EDITS = st.lists(

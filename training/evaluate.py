@@ -473,10 +473,13 @@ def classify(model: Folder, pictures: Sequence[str], top: int = 5) -> dict[str, 
         raise ValueError(f"Expected top to be 1 or more; Received: top={top}.")
     if not pictures:
         raise ValueError("Expected at least one picture; Received: none.")
-    network = transfer.read(model) if os.path.isfile(model) else RunFolder(model).model()
+    if os.path.isfile(model):
+        network = transfer.read(model)
+        classes = network.spec.class_names or [str(number) for number in range(network.spec.classes)]
+    else:
+        network, classes = RunFolder(model).model(), RunFolder(model).classes()
     spec = network.spec
     size, channels = spec.input_shape[0] or 224, spec.input_shape[2]
-    classes = spec.class_names or [str(number) for number in range(spec.classes)]
     images = tf.stack([_read(picture, size, channels) for picture in pictures])
     probabilities = network.classifier().predict(normalize(images, spec.pixels), verbose=0)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]

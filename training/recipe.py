@@ -161,18 +161,23 @@ PRESETS = {
         epochs=30,
         warmup_epochs=2,  # at 0.1 from the first step the heads start by diverging
     ),
-    # 60,000 images of 28x28 pixels: 94.06 % test top-1 so far (README).
+    # 60,000 images of 28x28 pixels: 94.8 % test top-1 in about 42 minutes on 2 cores (README).
     "fashion": Recipe(
         source="fashion_mnist",
         validation_fraction=0.05,  # 3,000 images tell the epochs apart
         stem="small",
         width_multiplier=0.5,
         image_size=28,
+        shift=0.08,  # two pixels
         flip=True,
-        epochs=10,
+        erase=0.25,
+        epochs=16,
+        batch_size=128,  # 1.1 times the images per second of 64
+        base_batch_size=128,
+        learning_rate=0.1,  # at 0.2, without erasing, validation ended 0.6 points lower
         weight_decay=5e-3,  # what the usual 5e-4 in the gradient comes to under a momentum of 0.9
         label_smoothing=0.1,  # arXiv 1512.00567, section 7
-        precision="mixed_bfloat16",  # 1.3 times the images per second on a CPU with AVX-512 BF16
+        precision="mixed_bfloat16",  # 1.4 times the images per second on a CPU with AVX-512 BF16
     ),
     # ImageNet as in 2014: arXiv 1409.4842, section 6, and Caffe's bvlc_googlenet for what the paper leaves open.
     "paper": Recipe(

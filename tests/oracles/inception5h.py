@@ -58,7 +58,7 @@ def write(folder, lrn=LRN):
             if block in ("3b", "4e"):
                 x = pool(x, f"maxpool{int(block[0]) + 1}")
         dense(tf.reduce_mean(x, (1, 2), name="avgpool0"), "softmax2", 1008)  # at 224 the graph's 7x7 pool
-    path = folder / "tensorflow_inception_graph.pb"
+    path = folder / f"tensorflow_inception_graph{'' if lrn == LRN else '-other'}.pb"
     path.write_bytes(graph.as_graph_def().SerializeToString())
     return path
 
