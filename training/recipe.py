@@ -161,7 +161,7 @@ PRESETS = {
         epochs=30,
         warmup_epochs=2,  # at 0.1 from the first step the heads start by diverging
     ),
-    # 60,000 images of 28x28 pixels: 94.8 % test top-1 in about 42 minutes on 2 cores (README).
+    # 60,000 images of 28x28 pixels: 94.8 and 94.6 % test top-1 (seeds 0, 1) in about 43 minutes on 2 cores (README).
     "fashion": Recipe(
         source="fashion_mnist",
         validation_fraction=0.05,  # 3,000 images tell the epochs apart
