@@ -191,11 +191,6 @@ class StopOnDivergence(keras.callbacks.Callback):
             f"{self._kept()}."
         )
 
-    def on_epoch_end(self, epoch, logs=None):
-        """oneDNN's ReLU turns NaN into zero, which hides broken weights from the loss; they are not kept."""
-        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
-            raise ValueError(f"Expected finite weights; Received: others after epoch {epoch + 1}; {self._kept()}.")
-
 
 class WatchHeads(keras.callbacks.Callback):
     """Notices a head that does not learn while another does: a well-known failure of this network.

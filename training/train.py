@@ -84,7 +84,7 @@ def train(
             run.create(recipe, task.spec, task.classes)
         known = {"command": command, "splits": dataclasses.asdict(task.splits), "unreadable": task.skip}
         with _recorded(run, known) as metrics:
-            with _precision(recipe.precision):
+            with _precision(recipe.precision), _nan_shows():
                 _fit(task, run, resumes, data_service, show, metrics)
             test, skip = task.splits.test, task.skip["test"]
             batches = pipeline.batches(task.builder, test, recipe, training=False, skip=skip)
@@ -246,6 +246,18 @@ def _precision(policy: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def _nan_shows() -> Iterator[None]:
+    """Keeps TensorFlow from joining batch normalisation and ReLU: oneDNN's joint operation turns NaN into zero, which
+    would hide broken weights from the loss. Costs nothing measurable."""
+    before = tf.config.optimizer.get_experimental_options().get("remapping", True)
+    tf.config.optimizer.set_experimental_options({"remapping": False})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"remapping": before})
 
 
 @contextlib.contextmanager
