@@ -24,24 +24,12 @@ from hypothesis import strategies as st
 
 from inception_v1 import build_googlenet
 from inception_v1.weights import files
-from inception_v1.weights.caffe_file import message
+from inception_v1.weights.caffe_file import write_caffe
 from inception_v1.weights.torch_file import MAGIC
+from tests.oracles.caffe import write_old
 
 ARRAYS = {"a/w": np.arange(12, dtype="float32").reshape(3, 4), "a/b": np.ones(3, "float32")}
 SMALL = {"input_shape": (32, 32, 1), "classes": 2, "width_multiplier": 0.01, "include_top": False}
-
-
-def caffe(old: bool = False) -> bytes:
-    net = message("NetParameter")(name="net")
-    layer = net.layers.add(name="a") if old else net.layer.add(name="a", type="Convolution")
-    for array in ARRAYS.values():
-        blob = layer.blobs.add()
-        blob.data.extend(array.ravel().tolist())
-        if old:
-            blob.num, blob.channels, blob.height, blob.width = (1,) * (4 - array.ndim) + array.shape
-        else:
-            blob.shape.dim.extend(array.shape)
-    return net.SerializeToString()
 
 
 def onnx() -> bytes:
@@ -142,8 +130,8 @@ STORAGES = {"0": bytes(16)}
 
 # A valid file of each kind (what is mutated), and how to wrap it up where a checksum would hide the mutation.
 TARGETS = {
-    "caffe": (caffe, bytes),
-    "caffe, 2014": (lambda: caffe(old=True), bytes),
+    "caffe": (lambda: write_caffe("net", {"a": ("Convolution", list(ARRAYS.values()))}), bytes),
+    "caffe, 2014": (lambda: write_old("net", {"a": ("Convolution", list(ARRAYS.values()))}), bytes),
     "torch zip": (lambda: torch_zip(tensor_pickle(), STORAGES), bytes),
     "torch pickle": (tensor_pickle, lambda pickled: torch_zip(pickled, STORAGES)),
     "torch legacy": (torch_legacy, bytes),

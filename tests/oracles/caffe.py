@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from inception_v1.weights.caffe_file import message
+from inception_v1.weights.caffe_file import message, write_caffe
 from tests.oracles import random_array
 
 FAMILY, EXECUTOR, VARIANT, SCALE = "Caffe", "OpenCV", "paper", 60.0
@@ -86,26 +86,26 @@ def net(height: int, width: int) -> Net:
     return n
 
 
+def write_old(name: str, layers: dict[str, tuple[str, list[np.ndarray]]]) -> bytes:
+    """What `write_caffe` writes, in the wire format of 2014, which the published file has."""
+    made = message("NetParameter")(name=name)
+    for layer, (kind, blobs) in layers.items():
+        added = made.layers.add(name=layer, type={"Convolution": 4, "InnerProduct": 14}[kind])
+        for array in blobs:
+            blob = added.blobs.add(data=array.ravel().tolist())
+            blob.num, blob.channels, blob.height, blob.width = (1,) * (4 - array.ndim) + array.shape
+    return made.SerializeToString()
+
+
 def write(folder, old: bool = False):
-    """A `.caffemodel` of the current wire format, or of that of 2014, which the published file has."""
-    made = message("NetParameter")(name="GoogleNet")
+    """A `.caffemodel` in one of the two wire formats."""
+    layers = {}
     for name, shape in net(224, 224).shapes.items():
-        kind = "Convolution" if len(shape) == 4 else "InnerProduct"
-        layer = (
-            made.layers.add(name=name, type={"Convolution": 4, "InnerProduct": 14}[kind])
-            if old
-            else made.layer.add(name=name, type=kind)
-        )
         kernel = random_array(f"{name}_w_0", shape) * SPREAD.get(name, 1)
-        for array in (kernel, random_array(f"{name}_b_0", shape[:1])):
-            blob = layer.blobs.add()
-            blob.data.extend(array.ravel().tolist())
-            if old:
-                blob.num, blob.channels, blob.height, blob.width = (1,) * (4 - array.ndim) + array.shape
-            else:
-                blob.shape.dim.extend(array.shape)
+        kind = "Convolution" if len(shape) == 4 else "InnerProduct"
+        layers[name] = (kind, [kernel, random_array(f"{name}_b_0", shape[:1])])
     path = folder / ("old.caffemodel" if old else "new.caffemodel")
-    path.write_bytes(made.SerializeToString())
+    path.write_bytes((write_old if old else write_caffe)("GoogleNet", layers))
     return path
 
 
