@@ -293,8 +293,8 @@ def _predict(command: Predict, argv: list[str]) -> None:
 
 def _import_weights(command: ImportWeights, argv: list[str]) -> None:
     from inception_v1 import import_weights
+    from inception_v1.writing import written_whole
     from training.report import check_file
-    from training.run import written_whole
 
     check_file(command.out, (".keras",))
     names = command.classes.read_text("utf-8").splitlines() if command.classes else None

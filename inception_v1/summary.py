@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inception_v1.cost import Cost, CostRow, cost
 from inception_v1.spec import AUX_TAPS, Conv, Inception, MaxPool, Spec, Widths
+from inception_v1.writing import written_whole
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,11 +92,9 @@ def draw(spec: Spec, path: str | os.PathLike) -> None:
     import matplotlib
 
     kind = path.suffix[1:].lower()
-    part = path.with_name(f".{path.name}.part")
     # Text stays text, and the same spec gives the same file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": spec.name}):
+    with written_whole(path) as part, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": spec.name}):
         _drawing(spec).savefig(part, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    os.replace(part, path)
 
 
 def _drawing(spec: Spec) -> "Figure":

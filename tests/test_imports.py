@@ -14,9 +14,10 @@ INCEPTION_V1 = {
     "layers": set(),
     "cost": {"spec"},
     "preprocessing": {"spec"},
-    "summary": {"spec", "cost"},
+    "writing": set(),
+    "summary": {"spec", "cost", "writing"},
     "model": {"spec", "layers", "weights"},
-    "weights": {"spec", "cost", "preprocessing", "model"},
+    "weights": {"spec", "cost", "preprocessing", "model", "writing"},
     "__init__": {"spec", "cost", "model", "preprocessing", "weights"},
 }
 

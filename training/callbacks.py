@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from inception_v1 import GoogLeNet
+from inception_v1.writing import written_whole
 from training import run as runs
 from training.optimizer import SGD
 
@@ -78,7 +79,7 @@ class KeepBest(keras.callbacks.Callback):
             self._bare.set_weights(self.model.get_weights())
             if self._average:
                 assign_average(self._bare, self.model.optimizer)
-            with runs.written_whole(self._path) as part:
+            with written_whole(self._path) as part:
                 self._bare.save(part)
             self.best, self.best_epoch = float(logs[self._score]), epoch + 1
 
@@ -129,7 +130,7 @@ class SaveState(keras.callbacks.Callback):
             "history": self._history.rows,
         }
         arrays = {str(i): np.asarray(variable) for i, variable in enumerate(_variables(self.model))}
-        with runs.written_whole(self._path) as part, open(part, "wb") as file:
+        with written_whole(self._path) as part, open(part, "wb") as file:
             np.savez(file, about=json.dumps(about), **arrays)
 
     def restore(self, model: GoogLeNet) -> int:

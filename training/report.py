@@ -19,11 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sklearn.metrics import confusion_matrix
 
+from inception_v1.writing import written_whole
 from training import pipeline, sources
 from training.decoding import decode, decode_whole
 from training.evaluate import CALIBRATION_BINS, Predictions, by_class, calibration, calibration_error, predicted
 from training.recipe import Recipe
-from training.run import written_whole
 
 HEAD_COLOURS = {"main": "#e45756", "aux1": "#4c78a8", "aux2": "#54a24b"}
 WRONG = "#c0392b"

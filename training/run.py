@@ -13,6 +13,7 @@ import filelock
 import keras
 
 from inception_v1 import GoogLeNet, Spec
+from inception_v1.writing import written_whole
 from training import recipe as recipes
 from training.recipe import Recipe
 
@@ -128,22 +129,3 @@ def write_text(path: Path, text: str) -> None:
     """Writes text beside `path`, then renames it there."""
     with written_whole(path) as part:
         part.write_text(text, "utf-8")
-
-
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to and renames it there at the end.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written; what was at `path` before is still whole.
-    """
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"Cannot write {str(path)!r} ({error.strerror}); what was there stays whole"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)

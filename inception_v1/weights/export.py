@@ -9,6 +9,7 @@ import numpy as np
 from inception_v1.spec import check_choice
 from inception_v1.weights import maps
 from inception_v1.weights.caffe_file import write_caffe
+from inception_v1.writing import written_whole
 
 FAMILIES = {"torchvision": ("torchvision", ".safetensors"), "caffe": ("paper", ".caffemodel")}  # variant, suffix
 
@@ -45,12 +46,8 @@ def export_weights(model: keras.Model, path: str | os.PathLike, family: str) -> 
         for variable in model.weights
     }
     data = _torchvision(arrays) if family == "torchvision" else _caffe(model, arrays)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
-    try:
+    with written_whole(path) as part:
         part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _torchvision(arrays: dict[str, np.ndarray]) -> bytes:

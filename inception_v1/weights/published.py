@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -62,12 +63,9 @@ def converted(name: str, import_weights: Callable[[Path], keras.Model]) -> Path:
     ready = folder / f"{NAMES[name]}.keras"
     if not ready.is_file():
         model = import_weights(_fetched(download, folder))
-        part = ready.with_name(f".{ready.stem}.{os.getpid()}.keras")  # another process may be at it too
-        try:
-            model.save(part)
-            os.replace(part, ready)
-        finally:
-            part.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as own:  # another process may be at it too
+            model.save(Path(own, ready.name))
+            os.replace(Path(own, ready.name), ready)
     return ready
 
 
