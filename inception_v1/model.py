@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from inception_v1 import multiworker
 from inception_v1.layers import AdaptiveAveragePooling2D, BatchNormalization, LocalResponseNormalization
 from inception_v1.spec import (
     AUX_CONV,
@@ -158,6 +159,8 @@ class GoogLeNet(keras.Model):
                 )
             metrics = self._by_head("metrics", metrics, default=self._default_metrics())
             weighted_metrics = self._by_head("weighted_metrics", weighted_metrics, default=None)
+        if multiworker.spans_machines(getattr(self, "_distribute_strategy", None)):
+            multiworker.mend_keras()
         super().compile(
             optimizer,
             loss=loss,

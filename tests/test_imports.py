@@ -12,11 +12,12 @@ ROOT = Path(__file__).parent.parent
 INCEPTION_V1 = {
     "spec": set(),
     "layers": set(),
+    "multiworker": set(),
     "cost": {"spec"},
     "preprocessing": {"spec"},
     "writing": set(),
     "summary": {"spec", "cost", "writing"},
-    "model": {"spec", "layers", "weights"},
+    "model": {"spec", "layers", "multiworker", "weights"},
     "weights": {"spec", "cost", "preprocessing", "model", "writing"},
     "__init__": {"spec", "cost", "model", "preprocessing", "weights"},
 }
