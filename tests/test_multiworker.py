@@ -44,7 +44,7 @@ SCRIPT = textwrap.dedent("""
                     layer.synchronized = True
                     layer.epsilon = 1.0  # 0.001 multiplies rounding a thousandfold in a network as narrow as this
             model.compile(keras.optimizers.SGD(rate, momentum=0.9, use_ema=True, ema_momentum=0.9))
-        before = {f"{variant} before {w.path}": np.array(w) for w in model.weights}
+        before = {f"{variant} before {w.path}": keras.ops.convert_to_numpy(w).copy() for w in model.weights}
         stop = keras.callbacks.EarlyStopping("val_main_accuracy", mode="max", patience=5)
         history = model.fit(batches(0, count), validation_data=batches(128, 195), epochs=2, callbacks=[stop], verbose=0)
         return model, before, history.history
@@ -54,7 +54,7 @@ SCRIPT = textwrap.dedent("""
         model, before, history = trained(variant, rate, count)
         kept |= before
         kept |= {f"{variant} history {name}": np.array(values) for name, values in history.items()}
-        kept |= {f"{variant} weights {w.path}": np.asarray(w) for w in model.weights}
+        kept |= {f"{variant} weights {w.path}": keras.ops.convert_to_numpy(w) for w in model.weights}
         kept |= {f"{variant} answer {h}": p for h, p in model.predict(batches(128, 195), verbose=0).items()}
         scores = model.evaluate(batches(128, 195), verbose=0, return_dict=True)
         kept |= {f"{variant} score {name}": np.array(value) for name, value in scores.items()}
