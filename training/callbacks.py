@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
@@ -14,29 +14,46 @@ import tensorflow as tf
 
 from inception_v1 import GoogLeNet
 from inception_v1.writing import written_whole
+from training import evaluate
 from training import run as runs
 from training.optimizer import SGD
 
 log = logging.getLogger(__name__)
 
 
-class EvaluateAverage(keras.callbacks.Callback):
-    """Evaluates the Polyak average of the weights after every epoch; its results are logged as "val_average_...".
+class Validate(keras.callbacks.Callback):
+    """Evaluates the weights after every epoch, logged as "val_...", then their Polyak average, as "val_average_...".
+
+    Every image counts once, whatever the batches and however many processes share the work; Keras' own validation
+    weighs a partial batch like a whole one in the losses by head.
 
     Args:
-        validation: batches of the validation split.
+        validation: batches of this process' part of the validation split.
+        weights: of the heads' losses in the sum.
+        average: whether the optimizer keeps an average.
+        total: adds up an array over the processes.
     """
 
-    def __init__(self, validation: tf.data.Dataset):
+    def __init__(self, validation: tf.data.Dataset, weights: Mapping[str, float | keras.Variable], average, total):
         super().__init__()
-        self._validation = validation
+        self._validation, self._weights, self._average, self._total = validation, weights, average, total
 
     def on_epoch_end(self, epoch, logs=None):
-        raw = self.model.get_weights()
-        assign_average(self.model, self.model.optimizer)
-        scores = self.model.evaluate(self._validation, verbose=0, return_dict=True)
-        self.model.set_weights(raw)
-        logs |= {f"val_average_{name}": value for name, value in scores.items()}
+        logs |= self._scores("val_")
+        if self._average:
+            raw = self.model.get_weights()
+            assign_average(self.model, self.model.optimizer)
+            logs |= self._scores("val_average_")
+            self.model.set_weights(raw)
+
+    def _scores(self, prefix):
+        total = self._total(evaluate.summed(self.model, self._validation))
+        scores = {f"{prefix}loss": 0.0}
+        for head, (top1, top5, loss) in zip(self.model.spec.heads, total[:, :3] / total[:, 3:], strict=True):
+            scores |= {f"{prefix}{head}_loss": loss, f"{prefix}{head}_accuracy": top1}
+            scores[f"{prefix}{head}_top5_accuracy"] = top5
+            scores[f"{prefix}loss"] += float(self._weights[head]) * loss
+        return scores
 
 
 def assign_average(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -58,6 +75,7 @@ class KeepBest(keras.callbacks.Callback):
 
     Args:
         path: a `.keras` file.
+        bare: an uncompiled network like the one in training, to take over its weights.
         score: which of the epoch's numbers, higher being better.
         average: whether to save the Polyak average of the weights, not the weights.
 
@@ -66,13 +84,10 @@ class KeepBest(keras.callbacks.Callback):
         best_epoch: which epoch the file holds, from 1; None before the first.
     """
 
-    def __init__(self, path: Path, score: str = "val_main_accuracy", average: bool = False):
+    def __init__(self, path: Path, bare: GoogLeNet, score: str = "val_main_accuracy", average: bool = False):
         super().__init__()
-        self._path, self._score, self._average = path, score, average
+        self._path, self._bare, self._score, self._average = path, bare, score, average
         self.best, self.best_epoch = -math.inf, None
-
-    def on_train_begin(self, logs=None):
-        self._bare = GoogLeNet.from_config(self.model.get_config())
 
     def on_epoch_end(self, epoch, logs=None):
         if logs[self._score] >= self.best:

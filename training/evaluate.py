@@ -6,6 +6,7 @@ import os
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+import keras
 import numpy as np
 import scipy.stats
 import tensorflow as tf
@@ -46,35 +47,92 @@ def predict(model: GoogLeNet, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) ->
     """Runs every head on every image, a partial last batch included.
 
     Args:
-        model: the network. Made under a strategy of one process, its replicas share each batch.
+        model: the network. The devices of this process that it was made for share each batch.
         batches: of (images, labels); images `(batch, size, size, channels)`, or `(batch, views, size, size, channels)`
             whose probabilities are averaged over the views.
 
     Returns:
         The probabilities and labels in order.
     """
-    # Of a partial, since TensorFlow counts the traces of a plain function over all models and warns of the fifth.
-    forward = tf.function(functools.partial(model, training=False), reduce_retracing=True)
-    strategy = model.distribute_strategy
-    by_head: dict[str, list[np.ndarray]] = {head: [] for head in model.spec.heads}
-    labels, size = [], 1
-    for images, label in batches:
-        count, views_each = len(label), images.shape[1] if images.shape.rank == 5 else 1
+    parts = list(_answers(model, batches))
+    by_head = {head: np.concatenate([rows[head] for rows, _ in parts]) for head in model.spec.heads}
+    return Predictions(by_head, np.concatenate([labels for _, labels in parts]))
+
+
+def summed(model: GoogLeNet, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> np.ndarray:
+    """Sums over the images, of which the sums of several parts of a split may be added up.
+
+    Args:
+        model, batches: as in `predict`.
+
+    Returns:
+        float64 `(heads, 4)`: images in the top 1, in the top 5, cross-entropy in nats, and the images themselves.
+    """
+    total = np.zeros((len(model.spec.heads), 4))
+    for rows, labels in _answers(model, batches):
+        for head, probabilities in enumerate(rows.values()):
+            total[head, :3] += image_scores(probabilities, labels).sum(axis=1)
+            total[head, 3] += len(labels)
+    return total
+
+
+def _answers(model: GoogLeNet, batches) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """(probabilities by head, labels) of every batch."""
+    forward, size = _forward(model), 1
+    for images, labels in batches:
+        images, count = np.asarray(images), len(labels)
+        views_each = images.shape[1] if images.ndim == 5 else 1
         size = max(size, count)  # a partial batch is filled up, since another shape would be traced anew
-        for head, shares in strategy.run(forward, (_shared(strategy, images, size),)).items():
-            rows = np.concatenate([share.numpy() for share in strategy.experimental_local_results(shares)])
-            rows = rows.reshape(-1, views_each, rows.shape[-1])[:count]
-            by_head[head].append(rows.mean(axis=1))
-        labels.append(label.numpy())
-    return Predictions({head: np.concatenate(parts) for head, parts in by_head.items()}, np.concatenate(labels))
+        rows = forward(images[np.arange(size) % count].reshape(-1, *images.shape[-3:]))
+        heads = {head: rows[head].reshape(size, views_each, -1)[:count].mean(axis=1) for head in model.spec.heads}
+        yield heads, np.asarray(labels)
 
 
-def _shared(strategy: tf.distribute.Strategy, images: tf.Tensor, size: int):
-    """An equal share of a batch for each replica, in order, views as images; repeats fill it up to `size` or more."""
-    replicas = strategy.num_replicas_in_sync
-    whole = tf.gather(images, tf.range(-(-size // replicas) * replicas) % len(images))
-    shares = tf.split(tf.reshape(whole, (-1, *images.shape[-3:])), replicas)
-    return strategy.experimental_distribute_values_from_function(lambda place: shares[place.replica_id_in_sync_group])
+def _forward(model: GoogLeNet) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Maps any number of images to what the heads say, in equal shares for the devices of this process."""
+    devices, run = _forward_jax(model) if keras.backend.backend() == "jax" else _forward_tensorflow(model)
+
+    def forward(images):
+        filled = images[np.arange(-(-len(images) // devices) * devices) % len(images)]
+        return {head: rows[: len(images)] for head, rows in run(filled).items()}
+
+    return forward
+
+
+def _forward_tensorflow(model):
+    # Of a partial, since TensorFlow counts the traces of a plain function over all models and warns of the fifth.
+    step = tf.function(functools.partial(model, training=False), reduce_retracing=True)
+    strategy = model.distribute_strategy
+    devices = len(strategy.experimental_local_results(strategy.run(lambda: tf.constant(0))))
+
+    def run(images):
+        shares = np.split(images, devices)
+        given = strategy.experimental_distribute_values_from_function(
+            lambda place: tf.constant(shares[place.replica_id_in_sync_group % devices])
+        )
+        answers = strategy.run(step, (given,))
+        return {
+            head: np.concatenate([share.numpy() for share in strategy.experimental_local_results(rows)])
+            for head, rows in answers.items()
+        }
+
+    return devices, run
+
+
+def _forward_jax(model):
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    mesh = jax.make_mesh((jax.local_device_count(),), ("batch",), devices=jax.local_devices())
+    shared, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
+    own = [[np.asarray(v) for v in part] for part in (model.trainable_variables, model.non_trainable_variables)]
+    weights = jax.device_put(own, whole)
+    step = jax.jit(lambda weights, images: model.stateless_call(*weights, images, training=False)[0])
+
+    def run(images):
+        return {head: np.asarray(rows) for head, rows in step(weights, jax.device_put(images, shared)).items()}
+
+    return mesh.size, run
 
 
 def views(image: tf.Tensor, size: int, count: int) -> tf.Tensor:
@@ -161,10 +219,7 @@ def score(predictions: Predictions) -> dict[str, dict[str, typing.Any]]:
     """
     result = {}
     for head, probabilities in predictions.by_head.items():
-        own = probabilities[np.arange(len(predictions.labels)), predictions.labels].astype("float64")
-        rank = (~(probabilities < own[:, None])).sum(axis=1)
-        loss = -np.log(np.fmax(own, np.finfo("float32").tiny))  # fmax: a NaN is no probability at all
-        each = np.stack([rank <= 1, rank <= 5, loss])
+        each = image_scores(probabilities, predictions.labels)
         names = ("top1", "top5", "loss")
         result[head] = {
             **dict(zip(names, each.mean(axis=1).tolist(), strict=True)),
@@ -172,6 +227,19 @@ def score(predictions: Predictions) -> dict[str, dict[str, typing.Any]]:
             "intervals": dict(zip(names, bootstrap(each).tolist(), strict=True)),
         }
     return result
+
+
+def image_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each image, whether its label is in the top 1, in the top 5, and its cross-entropy: float64 `(3, images)`.
+
+    Args:
+        probabilities: `(images, classes)`.
+        labels: `(images,)`.
+    """
+    own = probabilities[np.arange(len(labels)), labels].astype("float64")
+    rank = (~(probabilities < own[:, None])).sum(axis=1)
+    loss = -np.log(np.fmax(own, np.finfo("float32").tiny))  # fmax: a NaN is no probability at all
+    return np.stack([rank <= 1, rank <= 5, loss])
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:

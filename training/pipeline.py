@@ -4,6 +4,7 @@ Training keeps no state: the n-th picture of epoch e, and all that is drawn for 
 n. So a run that goes on after epoch e, one with other threads and one fed by other machines train on the same pixels.
 """
 
+import typing
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -20,6 +21,23 @@ CACHE_BYTES = 2**30  # pictures that are smaller than this altogether stay in me
 SHUFFLE_BUFFER = 10_000  # pictures, where a dataset is read file by file
 
 
+class Share(typing.NamedTuple):
+    """Which pieces of each step's images this process trains on, and which part of a split it evaluates.
+
+    Attributes:
+        first: number of its first piece.
+        count: of its pieces; the dataset gives each as a batch of its own.
+        of: pieces in a step.
+    """
+
+    first: int = 0
+    count: int = 1
+    of: int = 1
+
+
+WHOLE = Share()
+
+
 def batches(
     builder: tfds.core.DatasetBuilder,
     split: str,
@@ -28,6 +46,7 @@ def batches(
     *,
     skip: Collection[str] = (),
     first_epoch: int = 0,
+    share: Share = WHOLE,
     service: str | None = None,
 ) -> tf.data.Dataset:
     """Batches of one split.
@@ -40,33 +59,41 @@ def batches(
             epochs of the recipe one after the other. Else every picture once, in the source's order.
         skip: names of pictures to leave out, as `unreadable` gives them.
         first_epoch: of training, from 0.
+        share: of several processes' work. Together they train on the images of one process in its order, a step at a
+            time, and evaluate each image once. Mixing stays within a piece.
         service: address of a `tf.data` service ("grpc://HOST:PORT") whose workers run the chain. Each batch is made
             once; they arrive in any order.
 
     Returns:
         Dataset of (images float32 `(batch, size, size, channels)` normalised for the variant, labels): int64
-        `(batch,)`, or float32 `(batch, classes)` where training mixes images.
+        `(batch,)`, or float32 `(batch, classes)` where training mixes images. `batch` is the recipe's, over `share.of`.
+
+    Raises:
+        ValueError: fewer training images than pieces in a step.
     """
     pixels = pixel_convention(recipe)
     if not training:
-        ds = _decoded(builder, split, recipe, skip)
+        ds = _decoded(builder, split, recipe, skip, share)
         if _decoded_bytes(builder, split, recipe) <= CACHE_BYTES:
             ds = ds.cache()
-        ds = ds.batch(recipe.batch_size)
+        ds = ds.batch(max(1, recipe.batch_size // share.of * share.count))
         return ds.map(lambda image, label: (normalize(image, pixels), label), tf.data.AUTOTUNE).prefetch(1)
 
     channels, classes = image_channels(builder), len(sources.class_names(builder))
-    steps = steps_per_epoch(builder, split, recipe, skip)
-    ds = _examples(builder, split, recipe, skip, first_epoch)
+    steps, batch = (
+        steps_per_epoch(builder, split, recipe, skip, share.of),
+        _batch_size(builder, split, recipe, skip, share.of),
+    )
+    ds = _examples(builder, split, recipe, skip, first_epoch, share)
     ds = ds.map(lambda image, label, seed: (augmented(image, seed, recipe, channels), label, seed), tf.data.AUTOTUNE)
-    ds = ds.batch(_batch_size(builder, split, recipe, skip), drop_remainder=True)
+    ds = ds.batch(batch // share.of, drop_remainder=True)
     if recipe.mixup or recipe.cutmix:
         ds = ds.map(lambda image, label, seed: (*mixed(image, tf.one_hot(label, classes), seed[0], recipe), seed))
     ds = ds.map(lambda image, label, seed: (normalize(image, pixels), label), tf.data.AUTOTUNE)
     if service:
         policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         ds = ds.apply(tf.data.experimental.service.distribute(policy, service))
-    ds = ds.apply(tf.data.experimental.assert_cardinality(steps * (recipe.epochs - first_epoch)))
+    ds = ds.apply(tf.data.experimental.assert_cardinality(share.count * steps * (recipe.epochs - first_epoch)))
     return ds.prefetch(tf.data.AUTOTUNE)
 
 
@@ -75,13 +102,16 @@ def pixel_convention(recipe: Recipe) -> str:
     return recipe.pixels or VARIANTS[recipe.variant].pixels
 
 
-def steps_per_epoch(builder, split: str, recipe: Recipe, skip: Collection[str] = ()) -> int:
-    """Batches of training in an epoch."""
-    return (sources.size(builder, split) - len(skip)) // _batch_size(builder, split, recipe, skip)
+def steps_per_epoch(builder, split: str, recipe: Recipe, skip: Collection[str] = (), pieces: int = 1) -> int:
+    """Batches of training in an epoch, each of so many equal pieces."""
+    return (sources.size(builder, split) - len(skip)) // _batch_size(builder, split, recipe, skip, pieces)
 
 
-def _batch_size(builder, split, recipe, skip) -> int:
-    return min(recipe.batch_size, sources.size(builder, split) - len(skip))
+def _batch_size(builder, split, recipe, skip, pieces) -> int:
+    images = sources.size(builder, split) - len(skip)
+    if images < pieces:
+        raise ValueError(f"Expected an image for each of {pieces} replicas; Received: {images} in {split!r}.")
+    return min(recipe.batch_size, images) // pieces * pieces
 
 
 def pictures(builder, split: str, recipe: Recipe, skip: Collection[str] = ()) -> tf.data.Dataset:
@@ -171,14 +201,22 @@ def window(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return augment.paper_window(tf.shape(image), tf.random.split(seed, 4)[0])
 
 
-def _examples(builder, split, recipe: Recipe, skip, first_epoch: int) -> tf.data.Dataset:
+def _examples(builder, split, recipe: Recipe, skip, first_epoch: int, share: Share) -> tf.data.Dataset:
     """(what `augmented` takes, label, seed) of all epochs."""
-    batch, steps = _batch_size(builder, split, recipe, skip), steps_per_epoch(builder, split, recipe, skip)
+    batch = _batch_size(builder, split, recipe, skip, share.of)
+    steps = steps_per_epoch(builder, split, recipe, skip, share.of)
+    start, end = (piece * (batch // share.of) for piece in (share.first, share.first + share.count))  # in a batch
     by_index = _by_index(builder, split, recipe, skip)
     if by_index is None:
-        return tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(
-            lambda epoch: _read_in_order(builder, split, recipe, skip, epoch).take(steps * batch)
-        )
+
+        def read(epoch):
+            ds = _in_order(builder, split, skip, recipe, epoch).take(steps * batch)
+            if share.count < share.of:  # before anything is decoded
+                ds = ds.enumerate().filter(lambda number, _: (start <= number % batch) & (number % batch < end))
+                ds = ds.map(lambda _, picture: picture)
+            return _read_in_order(ds, builder, recipe, epoch)
+
+        return tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(read)
     count = sources.size(builder, split) - len(skip)
 
     def example(number):  # of all that training sees
@@ -189,7 +227,7 @@ def _examples(builder, split, recipe: Recipe, skip, first_epoch: int) -> tf.data
 
     # By steps, so that a `tf.data` service hands out whole batches.
     ds = tf.data.Dataset.range(first_epoch * steps, recipe.epochs * steps)
-    ds = ds.flat_map(lambda step: tf.data.Dataset.range(step * batch, (step + 1) * batch))
+    ds = ds.flat_map(lambda step: tf.data.Dataset.range(step * batch + start, step * batch + end))
     return ds.map(example, tf.data.AUTOTUNE)
 
 
@@ -223,12 +261,16 @@ def _by_index(builder, split, recipe: Recipe, skip) -> Callable | None:
     return read
 
 
-def _read_in_order(builder, split, recipe: Recipe, skip, epoch) -> tf.data.Dataset:
-    """(what `augmented` takes, label, seed) of one epoch, from files in an order of its own through a buffer."""
-    size, channels = recipe.image_size, image_channels(builder)
+def _in_order(builder, split, skip, recipe: Recipe, epoch) -> tf.data.Dataset:
+    """(name, encoded picture, label) of one epoch, from files in an order of its own through a buffer."""
     order = recipe.seed * 2**32 + epoch
     tf.random.set_seed(1)  # of the function being traced, so that `order` alone decides
-    ds = _named(builder, split, skip, order).shuffle(SHUFFLE_BUFFER, order)
+    return _named(builder, split, skip, order).shuffle(SHUFFLE_BUFFER, order)
+
+
+def _read_in_order(ds: tf.data.Dataset, builder, recipe: Recipe, epoch) -> tf.data.Dataset:
+    """(what `augmented` takes, label, seed) of what `_in_order` gives."""
+    size, channels = recipe.image_size, image_channels(builder)
 
     def example(name, encoded, label):
         number = tf.strings.to_hash_bucket_fast(name, 2**62)
@@ -252,9 +294,13 @@ def _named(builder, split, skip: Collection[str] = (), order=None) -> tf.data.Da
     return ds
 
 
-def _decoded(builder, split, recipe: Recipe, skip) -> tf.data.Dataset:
+def _decoded(builder, split, recipe: Recipe, skip, share: Share = WHOLE) -> tf.data.Dataset:
     size, channels = recipe.image_size, image_channels(builder)
     ds = encoded_pictures(builder, split, skip)
+    if share.count < share.of:  # a part of the split, as large as the share
+        images = sources.size(builder, split) - len(skip)
+        start, end = (images * piece // share.of for piece in (share.first, share.first + share.count))
+        ds = ds.skip(start).take(end - start)
     return ds.map(lambda picture, label: (decode(picture, size, channels), label), tf.data.AUTOTUNE)
 
 
