@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import datetime
+import functools
 import json
 import os
 import shlex
@@ -12,10 +13,12 @@ from typing import Annotated, Literal
 
 import tyro
 
+from training.launch import CLUSTER_ERROR, ClusterError, Preempted
 from training.recipe import Recipe, preset
 
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
 RunPath = tyro.conf.Positional[Path]
+LAUNCHABLE = ("train",)  # the subcommands that know what to do as one process of a cluster
 
 
 @dataclasses.dataclass
@@ -29,8 +32,24 @@ class Train:
     """Folder of the run; none: runs/RECIPE-TIME."""
     overwrite: bool = False
     """Replace an earlier run in that folder."""
+    strategy: Literal["default", "mirrored", "multiworker", "parameter-server", "tpu", "data-parallel"] | None = None
+    """Which devices share a step; none: those of the cluster that TF_CONFIG or Slurm names, else one device."""
+    cluster_timeout: float = 300.0
+    """Seconds in which all machines must have come."""
     data_service: str | None = None
     """grpc://HOST:PORT of a tf.data service (googlenet data-service) that prepares the batches."""
+
+
+@dataclasses.dataclass
+class Launch:
+    """Run COMMAND (train, with all its own flags) as a cluster on this machine: launch --workers 2 COMMAND."""
+
+    workers: int
+    """Processes that train."""
+    parameter_servers: int = 0
+    """Processes that hold the variables, for asynchronous SGD; there is a chief as well then. TensorFlow only."""
+    restarts: int = 0
+    """How many failures are followed by a new start, of the cluster or of a parameter server's worker."""
 
 
 @dataclasses.dataclass
@@ -152,7 +171,8 @@ class Summary:
 
 
 Other = (
-    Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    Annotated[Launch, tyro.conf.subcommand("launch")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[ImportWeights, tyro.conf.subcommand("import-weights")]
@@ -163,22 +183,50 @@ Other = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns the exit status: 0; 1 after a failed write, 2 a user's error, 130 Ctrl-C."""
+    """Runs one command.
+
+    Returns the exit status: 0; 1 after a failed write, 2 a user's error, 3 a cluster that lost a machine, 130 Ctrl-C,
+    143 SIGTERM.
+
+    That of `launch` is the status of the process that failed.
+    """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        command = tyro.cli(_with_preset(argv), prog="googlenet", description=__doc__.split(":")[0], args=argv)
-        _prepare_tensorflow()
-        _RUN[type(command)](command, argv)
+        command = _parse(argv)
+        if not isinstance(command, Launch):  # whose processes come here in their turn
+            _prepare_tensorflow()
+        return _RUN[type(command)](command, argv) or 0
     except ValueError as error:
         print(f"googlenet: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"googlenet: error: {error.strerror or error}", file=sys.stderr)
         return 1
+    except ClusterError as error:
+        print(f"googlenet: error: {error}", file=sys.stderr)
+        return CLUSTER_ERROR
     except KeyboardInterrupt as interrupt:
         print(f"googlenet: interrupted{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
-        return 130
-    return 0
+        return 143 if isinstance(interrupt, Preempted) else 130
+
+
+def _parse(argv: list[str]):
+    """The command that `argv` asks for; `launch` without the subcommand that it runs."""
+    own = argv[: len(argv) - len(_launched(argv))]
+    return tyro.cli(_with_preset(own), prog="googlenet", description=__doc__.split(":")[0], args=own)
+
+
+def _launched(argv: list[str]) -> list[str]:
+    """The subcommand that `launch` is to run, with its flags; empty for another command, or a call for help."""
+    if argv[:1] != ["launch"]:
+        return []
+    if places := [i for i, token in enumerate(argv) if token in LAUNCHABLE]:
+        return argv[places[0] :]
+    if {"-h", "--help"} & set(argv):
+        return []
+    raise ValueError(
+        f"Expected the flags of launch, then {' or '.join(LAUNCHABLE)} with its own; Received: {shlex.join(argv)}."
+    )
 
 
 def _with_preset(argv: list[str]):
@@ -212,25 +260,55 @@ def _prepare_tensorflow() -> None:
             os.close(stderr)
 
 
+def _folder(command: Train) -> Path:
+    return command.out or Path("runs", f"{Path(command.recipe).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+
+
 def _train(command: Train, argv: list[str]) -> None:
     from rich.console import Console
 
+    if command.strategy == "data-parallel":
+        os.environ.setdefault("KERAS_BACKEND", "jax")
     from training import report
     from training.train import train
 
     console = Console()
-    name = Path(command.recipe).stem
-    folder = command.out or Path("runs", f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+    folder = _folder(command)
     metrics = train(
         command.settings,
         folder,
+        strategy=command.strategy,
+        cluster_timeout=command.cluster_timeout,
         overwrite=command.overwrite,
         data_service=command.data_service,
         command=shlex.join(["googlenet", *argv]),
         show=lambda epochs, steps: report.ShowProgress(console, epochs, steps),
     )
+    if not metrics:  # not the chief
+        return
     console.print(report.score_table(metrics))
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+
+
+def _launch(command: Launch, argv: list[str]) -> int:
+    from training.launch import launch
+
+    inner = _launched(argv)
+    parsed = _parse(inner)  # what is wrong with it is said once, before anything starts
+    if isinstance(parsed, Train) and parsed.out is None:  # else each process would name its own, after the time
+        inner = [*inner, "--out", str(_folder(parsed))]
+    if getattr(parsed, "overwrite", False) and command.restarts:
+        raise ValueError("Expected --restarts without --overwrite, which would begin anew each time; Received: both.")
+    jax = os.environ.get("KERAS_BACKEND") == "jax" or getattr(parsed, "strategy", None) == "data-parallel"
+    sys.stdout.reconfigure(errors="replace")
+    return launch(
+        [sys.executable, __file__, *inner],
+        command.workers,
+        functools.partial(print, flush=True),
+        parameter_servers=command.parameter_servers,
+        restarts=command.restarts,
+        environment="jax" if jax else "tensorflow",
+    )
 
 
 def _evaluate(command: Evaluate, argv: list[str]) -> None:
@@ -340,6 +418,7 @@ def _summary(command: Summary, argv: list[str]) -> None:
 
 _RUN = {
     Train: _train,
+    Launch: _launch,
     Evaluate: _evaluate,
     Compare: _compare,
     Predict: _predict,

@@ -43,7 +43,7 @@ def run(*arguments):
 def test_help_lists_the_commands():
     done = run("--help")
     assert done.returncode == 0
-    for name in ("train", "evaluate", "compare", "predict", "import-weights", "summary"):
+    for name in ("train", "launch", "evaluate", "compare", "predict", "import-weights", "summary"):
         assert name in done.stdout
     assert "--learning-rate" in run("train", "--help").stdout
 

@@ -80,7 +80,7 @@ class Recipe:
     epochs: int = 20
     """Passes over the training split."""
     batch_size: int = 64
-    """Images per step."""
+    """Images per step and replica."""
     learning_rate: float = 0.1
     """Peak, at a batch of base_batch_size; other batch sizes scale it linearly."""
     base_batch_size: int = 64
@@ -105,6 +105,8 @@ class Recipe:
     """Weight of each auxiliary loss."""
     aux_schedule: Literal["constant", "linear"] = "constant"
     """linear: the auxiliary weight falls to zero over the run."""
+    sync_batch_norm: bool = False
+    """Batch statistics over all replicas (on JAX always)."""
     label_smoothing: float = 0.0
     """Share of the label's mass spread over all classes."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

@@ -35,12 +35,17 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def check_usable(self, recipe: Recipe, overwrite: bool) -> bool:
+    def check_usable(self, recipe: Recipe, overwrite: bool, replicas: int) -> bool:
         """Whether the folder holds a run of this recipe that broke off and can go on.
 
+        Args:
+            recipe: of the run to come.
+            overwrite: whether any other run may go.
+            replicas: that will share its steps.
+
         Raises:
-            ValueError: a run may not go there: a file, a folder in use, a finished run, one with another recipe, or
-                one that another process is working on.
+            ValueError: a run may not go there: a file, a folder in use, a finished run, one with another recipe or
+                number of replicas, or one that another process is working on.
         """
         if not self.path.exists():
             return False
@@ -58,7 +63,11 @@ class RunFolder:
         own, wanted = dataclasses.asdict(self.recipe()), dataclasses.asdict(recipe)
         if other := [f"{name} {own[name]!r}, not {wanted[name]!r}" for name in own if own[name] != wanted[name]]:
             raise ValueError(f"{expected}; Received: {str(self.path)!r}, a run with {', '.join(other)}.")
-        return (self / STATE).is_file()
+        if not (self / STATE).is_file():
+            return False
+        if (before := self.metrics()["replicas"]) != replicas:
+            raise ValueError(f"{expected}; Received: {str(self.path)!r}, a run on {before} replicas, not {replicas}.")
+        return True
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
