@@ -496,14 +496,15 @@ class TopKAccuracy(keras.metrics.MeanMetricWrapper):
     """
 
     def __init__(self, k=1, name="accuracy", dtype=None):
-        super().__init__(_in_top_k, name=name, dtype=dtype, k=k)
+        super().__init__(in_top_k, name=name, dtype=dtype, k=k)
         self.k = k
 
     def get_config(self):
         return {"name": self.name, "dtype": self.dtype, "k": self.k}
 
 
-def _in_top_k(y_true, y_pred, k):
+def in_top_k(y_true, y_pred, k):
+    """1.0 for each image whose label (as `Crossentropy` takes it) is among the `k` best scores, else 0.0."""
     y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
     one_hot = _is_one_hot(y_true, y_pred)
     labels = ops.argmax(y_true, axis=-1) if one_hot else _as_integers(y_true)

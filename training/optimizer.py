@@ -67,12 +67,15 @@ class SGD(keras.optimizers.SGD):
     def _update_model_variables_moving_average(self, trainable_variables):
         if self.average is None:
             return
-        steps = ops.cast(self.iterations, "float32")  # finished before this one
-        momentum = ops.minimum(self.average, (1 + steps) / (10 + steps))
-        momentum = ops.where(steps == 0, 0.0, momentum)
+        momentum = self.average_momentum(self.iterations)
         for variable in trainable_variables:
             average = self._model_variables_moving_average[self._get_variable_index(variable)]
             average.assign(variable + ops.cast(momentum, variable.dtype) * (average - variable))
+
+    def average_momentum(self, steps):
+        """Momentum of the average in the step after so many."""
+        steps = ops.cast(steps, "float32")
+        return ops.where(steps == 0, 0.0, ops.minimum(self.average, (1 + steps) / (10 + steps)))
 
     def finalize_variable_values(self, var_list):
         """Nothing: the average stays beside the weights."""

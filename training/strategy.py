@@ -19,6 +19,7 @@ from inception_v1 import GoogLeNet
 from inception_v1.spec import check_choice
 from training.launch import ClusterError
 from training.pipeline import WHOLE, Share
+from training.recipe import Recipe
 
 NAMES = ("default", "mirrored", "multiworker", "parameter-server", "tpu", "data-parallel")
 TIMEOUT = 300.0  # seconds in which all machines of a cluster must have come
@@ -31,6 +32,7 @@ LOST = (  # what TensorFlow raises when another machine is gone
     tf.errors.InternalError,
 )
 Checked = TypeVar("Checked")
+Make = Callable[[Share, str | None], tf.data.Dataset]
 
 
 class Engine:
@@ -57,13 +59,26 @@ class Engine:
         """This process' share of evaluation."""
         return WHOLE
 
+    def check(self, recipe: Recipe) -> None:
+        """Raises ValueError for what cannot be trained here."""
+
     def dataset(self, make: Callable[[Share], tf.data.Dataset]) -> Any:
-        """What `fit` takes, from a function that makes the batches of a share of each step."""
+        """What Keras' `fit` takes, from a function that makes the batches of a share of each step."""
         return make(WHOLE)
 
-    def fit(self, model: GoogLeNet, make: Callable[[Share], tf.data.Dataset], **arguments: Any) -> dict[str, Any]:
-        """Trains as `keras.Model.fit` does. Returns what else was measured."""
-        model.fit(self.dataset(make), shuffle=False, verbose=0, **arguments)  # the dataset shuffles itself
+    def fit(self, model: GoogLeNet, make: Make, service: str | None, **arguments: Any) -> dict[str, Any]:
+        """Trains as `keras.Model.fit` does, which takes the other arguments.
+
+        Args:
+            model: built and compiled in `scope()`.
+            make: makes the training batches of a share of each step, by a `tf.data` service unless that is None.
+            service: address of that service, or None.
+
+        Returns:
+            What else was measured, for `metrics.json`.
+        """
+        dataset = self.dataset(lambda share: make(share, service))
+        model.fit(dataset, shuffle=False, verbose=0, **arguments)  # the dataset shuffles itself
         return {}
 
     def gather(self, text: str) -> list[str]:
@@ -179,6 +194,10 @@ class DataParallel(Engine):
 
     def dataset(self, make):
         return make(self.share())  # Keras spreads it over the devices of this process
+
+    def fit(self, model, make, service, **arguments):
+        with self.scope():
+            return super().fit(model, make, service, **arguments)
 
     def gather(self, text):
         if self._processes == 1:

@@ -89,6 +89,7 @@ def train(
     with engine.faults():
         run = RunFolder(engine.gather(str(folder))[0])
         engine.agree(dataclasses.asdict(recipe))
+        engine.together(lambda: engine.check(recipe))
         task = engine.together(lambda: prepared(recipe, engine))
         resumes = engine.together(lambda: run.check_usable(task.recipe, overwrite, engine.replicas))
         engine.agree({"state to go on from": resumes})
@@ -253,7 +254,7 @@ def _fit(task: Task, engine: Engine, run: RunFolder, resumes, data_service, show
         ]
         metrics |= engine.fit(
             model,
-            lambda share: pipeline.batches(
+            lambda share, service: pipeline.batches(
                 builder,
                 task.splits.train,
                 shared(recipe, engine.replicas),
@@ -261,8 +262,9 @@ def _fit(task: Task, engine: Engine, run: RunFolder, resumes, data_service, show
                 skip=skip["train"],
                 first_epoch=first_epoch,
                 share=share,
-                service=data_service,
+                service=service,
             ),
+            data_service,
             epochs=recipe.epochs,
             initial_epoch=first_epoch,
             steps_per_epoch=task.steps,
