@@ -282,7 +282,10 @@ def _resolver(name: str, *needed: str) -> tf.distribute.cluster_resolver.Cluster
     if not os.environ.get("TF_CONFIG") and "SLURM_STEP_NUM_TASKS" in os.environ:
         tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
         jobs = {"chief": 1, "ps": 1, "worker": tasks - 2} if "ps" in needed else {"worker": tasks}
-        return resolvers.SlurmClusterResolver(jobs=jobs)
+        # Slurm itself shows each task its GPUs. The numbers keep the resolver from asking nvidia-smi.
+        resolver = resolvers.SlurmClusterResolver(jobs, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False)
+        resolver.cluster_spec()  # sets its task
+        return resolver
     expected = f"Expected TF_CONFIG to name a cluster with {', '.join(needed)} for strategy {name!r}"
     try:
         resolver = resolvers.TFConfigClusterResolver()

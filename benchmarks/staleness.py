@@ -1,0 +1,80 @@
+"""What stale gradients cost: asynchronous against synchronous SGD at 1, 2 and 4 workers.
+
+`python -m benchmarks.staleness` trains one recipe of `digits` (quarter width, 32 images a worker and step, 15 epochs)
+by `googlenet launch` with parameter servers and with all-reduce, three seeds each, and prints the test top-1 of the
+main head with the staleness that the runs measured. Synchronous steps grow with the workers, and the learning rate with
+them; asynchronous ones stay as they are, and as many as with one worker. About 20 minutes on 2 cores. Results so far
+are kept in `benchmarks/results/staleness.json`, so that a script that was stopped goes on.
+"""
+
+import dataclasses
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from training.launch import launch
+from training.recipe import PRESETS
+
+RESULTS = Path(__file__).parent / "results" / "staleness.json"
+ROOT = Path(__file__).parents[1]
+RECIPE = dataclasses.replace(PRESETS["digits"], width_multiplier=0.25, batch_size=32, epochs=15)
+WORKERS, SEEDS = (1, 2, 4), (0, 1, 2)
+STRATEGIES = {"multiworker": "synchronous", "parameter-server": "asynchronous"}
+
+
+def main() -> None:
+    results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
+    console = Console()
+    RESULTS.parent.mkdir(exist_ok=True)
+    for seed, workers, strategy in itertools.product(SEEDS, WORKERS, STRATEGIES):
+        if name(strategy, workers, seed) not in results:
+            results[name(strategy, workers, seed)] = run(strategy, workers, seed)
+            RESULTS.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+            console.print(name(strategy, workers, seed), results[name(strategy, workers, seed)], highlight=False)
+    console.print(table(results))
+
+
+def name(strategy: str, workers: int, seed: int) -> str:
+    return f"{strategy} {workers} {seed}"
+
+
+def run(strategy: str, workers: int, seed: int) -> dict[str, Any]:
+    """What one run says of itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe, out, lines = Path(folder, "recipe.json"), Path(folder, "run"), list[str]()
+        recipe.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(RECIPE, seed=seed))), "utf-8")
+        command = [sys.executable, str(ROOT / "googlenet.py"), "train", "--recipe", str(recipe), "--out", str(out)]
+        command += ["--strategy", strategy]
+        if launch(command, workers, lines.append, parameter_servers=int(strategy == "parameter-server")):
+            raise RuntimeError("\n".join(lines[-30:]))
+        metrics = json.loads((out / "metrics.json").read_text("utf-8"))
+    kept = {key: metrics[key] for key in ("updates", "staleness", "seconds") if key in metrics}
+    return {"top1": metrics["heads"]["main"]["top1"], **kept}
+
+
+def table(results: dict[str, dict[str, Any]]) -> Table:
+    """Means over the seeds."""
+    shown = Table(title=f"digits, {len(SEEDS)} seeds: test top-1 of the main head, %")
+    for title in ("workers", *STRATEGIES.values(), "mean staleness, updates", "largest"):
+        shown.add_column(title, justify="right")
+    for workers in WORKERS:
+        by_strategy = {s: [results[name(s, workers, seed)] for seed in SEEDS] for s in STRATEGIES}
+        cells = []
+        for runs in by_strategy.values():
+            scores = [100 * run["top1"] for run in runs]
+            cells.append(f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}")
+        stale = [run["staleness"] for run in by_strategy["parameter-server"]]
+        cells += [f"{statistics.mean(s['mean'] for s in stale):.2f}", str(max(s["max"] for s in stale))]
+        shown.add_row(str(workers), *cells)
+    return shown
+
+
+if __name__ == "__main__":
+    main()
