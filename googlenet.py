@@ -203,8 +203,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"googlenet: error: {error.strerror or error}", file=sys.stderr)
         return 1
     except ClusterError as error:
-        print(f"googlenet: error: {error}", file=sys.stderr)
-        return CLUSTER_ERROR
+        print(f"googlenet: error: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(CLUSTER_ERROR)  # TensorFlow and JAX would wait for the lost machine, then abort
     except KeyboardInterrupt as interrupt:
         print(f"googlenet: interrupted{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
         return 143 if isinstance(interrupt, Preempted) else 130

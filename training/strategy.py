@@ -228,7 +228,7 @@ def make(name: str | None = None, timeout: float = TIMEOUT) -> Engine:
 
     Args:
         name: one of `NAMES`; None for parameter-server or multiworker where TF_CONFIG (or Slurm) names such a cluster,
-            else for data-parallel where KERAS_DISTRIBUTION_NUM_PROCESSES names several processes, else default.
+            on JAX for data-parallel where KERAS_DISTRIBUTION_NUM_PROCESSES (or Slurm) does, else default.
         timeout: seconds in which the other machines must have come.
 
     Raises:
@@ -267,8 +267,7 @@ def _made(name: str, timeout: float) -> Engine:
 
 def _by_environment() -> str:
     if keras.backend.backend() == "jax":
-        several = int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1")) > 1
-        return "data-parallel" if several else "default"
+        return "data-parallel" if _jax_processes() > 1 else "default"
     jobs = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     if "ps" in jobs:
         return "parameter-server"
@@ -309,10 +308,15 @@ def _tpu() -> tf.distribute.Strategy:
         ) from None
 
 
+def _jax_processes() -> int:
+    """As Keras' variables say, or Slurm's, which JAX reads by itself."""
+    return int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
+
+
 def _data_parallel() -> keras.distribution.DataParallel:
     import jax
 
-    if int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1")) > 1 and not jax.distributed.is_initialized():
+    if _jax_processes() > 1 and not jax.distributed.is_initialized():
         try:
             keras.distribution.initialize()
         except jax.errors.JaxRuntimeError as error:  # after five minutes of JAX' own
