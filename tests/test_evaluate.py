@@ -204,6 +204,20 @@ def test_predict_counts_a_partial_batch():
         np.testing.assert_allclose(predictions.by_head[head], expected, atol=1e-6)
 
 
+def test_sums_of_the_parts_of_a_split_are_its_scores():
+    """Nine images in batches of 4, 4 and 1; then as two processes, of which one has a partial batch alone."""
+    model = build_googlenet(input_shape=(32, 32, 1), classes=7, width_multiplier=0.1)
+    x, y = np.random.default_rng(0).normal(size=(9, 32, 32, 1)).astype("float32"), np.arange(9) % 7
+    whole = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    scores = evaluate.score(evaluate.predict(model, whole))
+    parts = [tf.data.Dataset.from_tensor_slices((x[a:b], y[a:b])).batch(4) for a, b in ((0, 7), (7, 9), (9, 9))]
+    for total in (evaluate.summed(model, whole), sum(evaluate.summed(model, part) for part in parts)):
+        assert total.shape == (3, 4)
+        for head, (top1, top5, loss, images) in zip(model.spec.heads, total, strict=True):
+            assert (top1, top5, images) == (9 * scores[head]["top1"], 9 * scores[head]["top5"], 9)
+            assert loss / images == pytest.approx(scores[head]["loss"], abs=1e-6)
+
+
 REPLICAS = """
 import numpy as np
 import tensorflow as tf

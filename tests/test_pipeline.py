@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import io
 
 import numpy as np
@@ -129,6 +130,53 @@ def test_nothing_but_seed_epoch_and_place_decides_the_pixels(source):
         np.testing.assert_array_equal(labels, again[1])
     other = pipeline.batches(builder, "train", dataclasses.replace(recipe, seed=4), training=True)
     assert not np.array_equal(epochs_of(other, steps)[0][0], whole[0][0])
+
+
+def test_shares_of_a_step_put_together_are_the_step(source):
+    """Two processes, one with two of three pieces: the same images in the same order, to the bit."""
+    recipe, builder = source
+    recipe = dataclasses.replace(recipe, mixup=0, cutmix=0, epochs=2)  # mixing stays within a piece
+    of = 3
+    whole = dataclasses.replace(recipe, batch_size=6)  # what the pieces share evenly of 7
+    steps = pipeline.steps_per_epoch(builder, "train", whole)
+    assert pipeline.steps_per_epoch(builder, "train", recipe, pieces=of) == steps
+    pieces = {}
+    for first, count in ((0, 2), (2, 1)):
+        ds = pipeline.batches(builder, "train", recipe, training=True, share=pipeline.Share(first, count, of))
+        assert ds.cardinality() == 2 * steps * count
+        for number, piece in enumerate(ds.as_numpy_iterator()):
+            step, place = divmod(number, count)
+            pieces[step, first + place] = piece
+    expected = list(pipeline.batches(builder, "train", whole, training=True).as_numpy_iterator())
+    assert len(pieces) == len(expected) * of == 2 * steps * of
+    for step, batch in enumerate(expected):
+        for column in (0, 1):
+            together = np.concatenate([pieces[step, place][column] for place in range(of)])
+            np.testing.assert_array_equal(together, batch[column])
+
+
+def test_shares_of_evaluation_are_the_whole_split(source):
+    """Also where there are fewer images than processes."""
+    recipe, builder = source
+    skip = [next(sources.names(builder, "train").as_numpy_iterator()).decode()]
+    for split, workers in (("train[:30]", 2), ("train[:3]", 3)):
+        make = functools.partial(pipeline.batches, builder, split, recipe, False, skip=skip)
+        parts = [list(make(share=pipeline.Share(i, 1, workers)).as_numpy_iterator()) for i in range(workers)]
+        sizes = [sum(len(labels) for _, labels in part) for part in parts]
+        assert max(sizes) - min(sizes) == 1
+        images, labels = zip(*(batch for part in parts for batch in part))
+        for together, expected in zip((np.concatenate(images), np.concatenate(labels)), collect(make())):
+            np.testing.assert_array_equal(together, expected)
+
+
+def test_a_step_has_an_image_for_each_replica(tmp_path):
+    recipe = Recipe(source=make_folder(tmp_path), image_size=32, batch_size=64, epochs=1)
+    builder, _ = sources.load(recipe)
+    images = sources.size(builder, "train")
+    with pytest.raises(ValueError, match=f"an image for each of {images + 1} replicas; Received: {images} in 'train'"):
+        pipeline.steps_per_epoch(builder, "train", recipe, pieces=images + 1)
+    ds = pipeline.batches(builder, "train", recipe, training=True, share=pipeline.Share(images - 1, 1, images))
+    assert [len(labels) for _, labels in ds.as_numpy_iterator()] == [1]
 
 
 def test_a_data_service_makes_every_batch_once(source):

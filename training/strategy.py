@@ -193,7 +193,9 @@ class DataParallel(Engine):
         return Share(self.index, 1, self._processes)
 
     def dataset(self, make):
-        return make(self.share())  # Keras spreads it over the devices of this process
+        local = self.replicas // self._processes
+        pieces = make(Share(self.index * local, local, self.replicas))
+        return pieces.rebatch(local * pieces.element_spec[0].shape[0])  # Keras spreads it over these devices
 
     def fit(self, model, make, service, **arguments):
         with self.scope():
@@ -268,7 +270,11 @@ def _made(name: str, timeout: float) -> Engine:
 def _by_environment() -> str:
     if keras.backend.backend() == "jax":
         return "data-parallel" if _jax_processes() > 1 else "default"
-    jobs = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    given = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        jobs = tf.train.ClusterSpec(json.loads(given).get("cluster", {})).as_dict()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"Expected TF_CONFIG to name a cluster, or nothing; Received: {given!r} ({error}).") from None
     if "ps" in jobs:
         return "parameter-server"
     several = sum(len(jobs.get(job, [])) for job in ("chief", "worker")) > 1
@@ -292,7 +298,7 @@ def _resolver(name: str, *needed: str) -> tf.distribute.cluster_resolver.Cluster
         if not set(needed) <= set(spec.jobs) or task[0] is None or task[1] is None:
             raise ValueError(f"jobs {spec.jobs or 'none'}, task {task}")
         spec.task_address(*task)
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{expected}; Received: TF_CONFIG={os.environ.get('TF_CONFIG')!r} ({error}).") from None
     return resolver
 
