@@ -51,7 +51,7 @@ class RunFolder:
             return False
         if not self.path.is_dir():
             raise ValueError(f"Expected a folder for the run; Received: {str(self.path)!r}, which is a file.")
-        if not any(self.path.iterdir()):
+        if all(path.name == LOCK for path in self.path.iterdir()):  # empty, or a run ended before it wrote anything
             return False
         expected = "Expected a new folder (or --overwrite)"
         if not (self / RECIPE).is_file():

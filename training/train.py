@@ -98,8 +98,9 @@ def train(
         if recipe.deterministic:
             tf.config.experimental.enable_op_determinism()
         metrics: dict[str, Any] = {}
-        if engine.is_chief:
-            with run.locked():
+        with contextlib.ExitStack() as lock:
+            engine.together(lambda: lock.enter_context(run.locked()) if engine.is_chief else None)
+            if engine.is_chief:
                 if not resumes:
                     run.create(task.recipe, task.spec, task.classes)
                 known = {"command": command, "strategy": engine.name, "replicas": engine.replicas}
@@ -108,8 +109,8 @@ def train(
                     _fit(task, engine, run, resumes, data_service, show, metrics)
                     _finish(task, run, metrics)
                 (run / runs.STATE).unlink()  # a finished run does not go on
-        else:
-            _fit(task, engine, run, resumes, data_service, None, metrics)
+            else:
+                _fit(task, engine, run, resumes, data_service, None, metrics)
         engine.gather("finished")  # a process that ends early looks like one that died
         return metrics if engine.is_chief else {}
 

@@ -1,0 +1,176 @@
+"""Runs whose processes are killed, preempted, missing or of different minds; each in a process group of its own."""
+
+import json
+import re
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import googlenet
+from training import recipe as recipes
+from training.run import RunFolder
+
+from .test_multiworker import free_ports, processes
+from .test_strategy import FLAGS, ROOT, check_equal, done, metrics, weights
+
+LIMIT = 300  # seconds for any process
+FAULT = """
+import os, signal, sys
+import googlenet
+from training import callbacks
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
+own = callbacks.StopOnDivergence.on_train_batch_end
+
+def at_a_step(self, batch, logs=None):
+    own(self, batch, logs)
+    if (self._epoch, batch) == ({epoch}, 1):
+        os.kill(os.getpid(), signal.{name})
+
+callbacks.StopOnDivergence.on_train_batch_end = at_a_step
+sys.exit(googlenet.main(sys.argv[1:]))
+"""
+
+
+def command(flags, *fault):
+    """`googlenet` with these flags, perhaps hit by a signal: its name, and the epoch in whose second step it comes."""
+    if fault:
+        return [sys.executable, "-c", FAULT.format(name=fault[0], epoch=fault[1]), *map(str, flags)]
+    return [sys.executable, str(ROOT / "googlenet.py"), *map(str, flags)]
+
+
+def environments(size):
+    """What each worker of a new cluster finds."""
+    cluster = {"worker": [f"localhost:{port}" for port in free_ports(size)]}
+    return [
+        {"PYTHONPATH": str(ROOT), "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})}
+        for i in range(size)
+    ]
+
+
+def ended(*commands):
+    """Exit status and output of the workers of a new cluster."""
+    with processes(list(zip(commands, environments(len(commands)), strict=True))) as workers:
+        outputs = [worker.communicate(timeout=LIMIT)[0] for worker in workers]
+        return [(worker.returncode, output) for worker, output in zip(workers, outputs)]
+
+
+@pytest.fixture(scope="module")
+def flags(data_dir):
+    """Of a run of four epochs of three steps whose numbers are those of two workers, with averages too."""
+    return ["train", *FLAGS, "--epochs", "4", "--average", "0.9", "--deterministic", "--data-dir", data_dir]
+
+
+@pytest.fixture(scope="module")
+def whole(flags, tmp_path_factory):
+    """The run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("faults") / "whole"
+    done(command([*flags, "--out", folder]))
+    return folder
+
+
+def saved_epochs(folder):
+    with np.load(folder / "state.npz") as state:
+        return json.loads(str(state["about"]))["epochs"]
+
+
+def test_a_run_killed_preempted_and_interrupted_ends_like_one_that_was_not(flags, whole, tmp_path):
+    """The same command four times: same weights, averages and history, to the bit."""
+    folder = tmp_path / "run"
+    argv = [*flags, "--out", folder]
+    environment = {"PYTHONPATH": str(ROOT)}
+    for epoch, (name, status, recorded, word) in enumerate(
+        [
+            ("SIGKILL", -signal.SIGKILL, "running", None),
+            ("SIGTERM", 143, "preempted", "interrupted"),
+            ("SIGINT", 130, "interrupted", "interrupted"),
+        ],
+        1,
+    ):
+        with processes([(command(argv, name, epoch), environment)]) as (process,):
+            output = process.communicate(timeout=LIMIT)[0]
+        assert process.returncode == status, output[-2000:]
+        assert (metrics(folder)["status"], saved_epochs(folder)) == (recorded, epoch)
+        assert f"epoch   {epoch}/4" in output
+        assert "epoch   1/4" not in output or epoch == 1
+        if word:
+            said = rf"googlenet: {word}: after {epoch} epochs; its best model, of epoch \d, is in .*best\.keras; the "
+            assert re.search(rf"^{said}same command goes on\n\Z", output, re.MULTILINE), output
+        assert not list(folder.glob(".*part*"))
+    assert googlenet.main(["evaluate", str(folder), "--split", "test[:5]"]) == 0
+    output = done(command(argv))
+    assert "epoch   3/4" not in output
+    assert metrics(folder)["status"] == "finished"
+    assert (folder / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
+    for file in ("best.keras", "raw.keras"):
+        one, other = weights(whole, file), weights(folder, file)
+        assert all(np.array_equal(one[name], other[name]) for name in one | other)
+
+
+def test_workers_end_when_one_is_killed_and_go_on_together(flags, whole, tmp_path):
+    """First the second worker is gone in the midst of an epoch, then the chief; the third start ends as one process."""
+    folder = tmp_path / "run"
+    argv = [*flags, "--batch-size", "32", "--out", folder]
+    for epoch, killed in ((1, 1), (2, 0)):
+        commands = [command(argv), command(argv)]
+        commands[killed] = command(argv, "SIGKILL", epoch)
+        with processes(list(zip(commands, environments(2)))) as workers:
+            workers[killed].wait(LIMIT)
+            began = time.monotonic()
+            output = workers[1 - killed].communicate(timeout=60)[0]
+            seconds = time.monotonic() - began
+        print(f"the survivor ended {seconds:.1f} s after worker {killed}")
+        assert [worker.returncode for worker in workers] == ([3, -9] if killed else [-9, 3]), output[-3000:]
+        assert re.search(
+            rf"^googlenet: error: lost worker {killed} at localhost:\d+ \(.*\); give the same command on all machines "
+            r"to go on\n",
+            output,
+            re.MULTILINE,
+        ), output[-3000:]
+        assert "Traceback" not in output
+        assert seconds < 45
+        assert saved_epochs(folder) == epoch
+        assert metrics(folder)["status"] == ("failed" if killed else "running")
+    for status, output in ended(command(argv), command(argv)):
+        assert status == 0, output[-3000:]
+    check_equal(folder, whole)
+    assert metrics(folder)["status"] == "finished"
+
+
+def test_a_worker_that_never_comes_is_named_and_nothing_is_written(flags, tmp_path, monkeypatch, capsys):
+    environment = environments(2)[0]
+    monkeypatch.setenv("TF_CONFIG", environment["TF_CONFIG"])
+    missing = json.loads(environment["TF_CONFIG"])["cluster"]["worker"][1]
+    assert googlenet.main([*map(str, flags), "--out", str(tmp_path / "run"), "--cluster-timeout", "1"]) == 3
+    expected = f"googlenet: error: Expected every machine within 1 s; missing: worker 1 at {missing}.\n"
+    assert capsys.readouterr().err == expected
+    assert not list(tmp_path.iterdir())
+
+
+def test_workers_that_meet_a_folder_in_use_all_end_and_leave_it_alone(flags, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    argv = [*map(str, flags), "--batch-size", "32", "--out", str(run.path), "--overwrite"]
+    with run.locked():
+        recipe = googlenet._parse(argv).settings
+        assert run.check_usable(recipe, False, 1) is False  # a lock alone is no run
+        run.create(recipe, recipes.network(recipe, 1, 10), list("0123456789"))
+        before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+        for status, output in ended(command(argv), command(argv)):
+            assert status == 2, output[-3000:]
+            expected = f"googlenet: error: Expected a folder that no run is using; Received: {str(run.path)!r}.\n"
+            assert output.endswith(expected), output[-3000:]
+        assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+def test_workers_of_different_recipes_all_end_and_say_what_differs(flags, tmp_path):
+    argv = [*flags, "--out", tmp_path / "run"]
+    for status, output in ended(command([*argv, "--batch-size", "32"]), command([*argv, "--seed", "7"])):
+        assert status == 2, output[-3000:]
+        assert output.endswith(
+            "googlenet: error: Expected the same settings on every worker; Received: on worker 0 and 1: batch_size 32 "
+            "and 64, seed 0 and 7.\n"
+        ), output[-3000:]
+    assert not list(tmp_path.iterdir())
