@@ -148,8 +148,9 @@ class MultiWorker(OnTensorFlow):
         self._addresses = [*spec.as_dict().get("chief", []), *spec.as_dict().get("worker", [])]
         self.index = self._addresses.index(spec.task_address(resolver.task_type, resolver.task_id))
         await_all(self._others(), timeout, self._addresses[self.index])
-        _watch(spec)
-        super().__init__(tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver))
+        _watch(spec, timeout)
+        with self.faults():
+            super().__init__(tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver))
 
     def share(self):
         return Share(self.index, 1, len(self._addresses))
@@ -330,8 +331,8 @@ def _data_parallel() -> keras.distribution.DataParallel:
     return keras.distribution.DataParallel(devices=keras.distribution.list_devices(), auto_shard_dataset=False)
 
 
-def _watch(spec: tf.train.ClusterSpec) -> None:
-    """Bounds how long a machine may be silent. TensorFlow has no public setting for that."""
+def _watch(spec: tf.train.ClusterSpec, timeout: float) -> None:
+    """Bounds how long a machine may be silent, at the start and later. TensorFlow has no public setting for that."""
     from tensorflow.python.distribute.multi_worker_util import coordination_leader
     from tensorflow.python.eager.context import context, coordination_config_pb2
 
@@ -339,6 +340,7 @@ def _watch(spec: tf.train.ClusterSpec) -> None:
     context().configure_coordination_service(
         service_type="standalone",
         service_leader=coordination_leader(spec),
+        cluster_register_timeout_in_ms=int(1000 * timeout),
         heartbeat_timeout_in_ms=int(1000 * HEARTBEAT),
         coordinated_jobs=[
             coordination_config_pb2.CoordinatedJob(name=job, num_tasks=spec.num_tasks(job)) for job in jobs

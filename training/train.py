@@ -239,7 +239,9 @@ def _fit(task: Task, engine: Engine, run: RunFolder, resumes, data_service, show
         part, share = task.splits.validation, engine.share()
         validation = pipeline.batches(builder, part, recipe, training=False, skip=skip["validation"], share=share)
         everywhere = [
-            callbacks.StopOnDivergence(task.steps, lambda: _kept(run, best[0].best_epoch)),
+            callbacks.StopOnDivergence(
+                task.steps, lambda: _kept(run, best[0].best_epoch) if engine.is_chief else "worker 0 says what is left"
+            ),
             *([callbacks.AuxWeight(aux_weight, recipe.aux_weight, recipe.epochs)] if falls else []),
             *([transfer.Unfreeze(recipe.freeze_until, recipe.unfreeze_epochs)] if recipe.unfreeze_epochs else []),
             callbacks.Validate(validation, weights, averages, engine.total),
