@@ -1,6 +1,7 @@
 """Runs whose processes are killed, preempted, missing or of different minds; each in a process group of its own."""
 
 import json
+import os
 import re
 import signal
 import sys
@@ -60,16 +61,8 @@ def ended(*commands):
 
 @pytest.fixture(scope="module")
 def flags(data_dir):
-    """Of a run of four epochs of three steps whose numbers are those of two workers, with averages too."""
-    return ["train", *FLAGS, "--epochs", "4", "--average", "0.9", "--deterministic", "--data-dir", data_dir]
-
-
-@pytest.fixture(scope="module")
-def whole(flags, tmp_path_factory):
-    """The run that nothing happened to."""
-    folder = tmp_path_factory.mktemp("faults") / "whole"
-    done(command([*flags, "--out", folder]))
-    return folder
+    """Of a run of four epochs of three steps that ends alike on one device and on two workers."""
+    return ["train", *FLAGS, "--epochs", "4", "--average", "0.9", "--data-dir", data_dir]
 
 
 def saved_epochs(folder):
@@ -77,11 +70,13 @@ def saved_epochs(folder):
         return json.loads(str(state["about"]))["epochs"]
 
 
-def test_a_run_killed_preempted_and_interrupted_ends_like_one_that_was_not(flags, whole, tmp_path):
-    """The same command four times: same weights, averages and history, to the bit."""
-    folder = tmp_path / "run"
-    argv = [*flags, "--out", folder]
-    environment = {"PYTHONPATH": str(ROOT)}
+def test_a_run_killed_preempted_and_interrupted_ends_like_one_that_was_not(data_dir, tmp_path):
+    """The same command four times: same weights, statistics, dropout, averages and history, to the bit."""
+    flags = ["train", "--width-multiplier", "0.1", "--train-split", "train[:128]", "--test-split", "test[:9]"]
+    flags += ["--epochs", "4", "--average", "0.9", "--deterministic", "--seed", "3", "--data-dir", data_dir, "--out"]
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    done(command([*flags, whole]))
+    argv, environment = [*flags, folder], {"PYTHONPATH": str(ROOT)}
     for epoch, (name, status, recorded, word) in enumerate(
         [
             ("SIGKILL", -signal.SIGKILL, "running", None),
@@ -110,9 +105,10 @@ def test_a_run_killed_preempted_and_interrupted_ends_like_one_that_was_not(flags
         assert all(np.array_equal(one[name], other[name]) for name in one | other)
 
 
-def test_workers_end_when_one_is_killed_and_go_on_together(flags, whole, tmp_path):
+def test_workers_end_when_one_is_killed_and_go_on_together(flags, tmp_path):
     """First the second worker is gone in the midst of an epoch, then the chief; the third start ends as one process."""
-    folder = tmp_path / "run"
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    assert googlenet.main([*flags, "--out", str(whole)]) == 0
     argv = [*flags, "--batch-size", "32", "--out", folder]
     for epoch, killed in ((1, 1), (2, 0)):
         commands = [command(argv), command(argv)]
@@ -144,7 +140,10 @@ def test_a_worker_that_never_comes_is_named_and_nothing_is_written(flags, tmp_pa
     environment = environments(2)[0]
     monkeypatch.setenv("TF_CONFIG", environment["TF_CONFIG"])
     missing = json.loads(environment["TF_CONFIG"])["cluster"]["worker"][1]
-    assert googlenet.main([*map(str, flags), "--out", str(tmp_path / "run"), "--cluster-timeout", "1"]) == 3
+    monkeypatch.setattr(os, "_exit", sys.exit)  # which this process would not survive
+    with pytest.raises(SystemExit) as ended:
+        googlenet.main([*flags, "--out", str(tmp_path / "run"), "--cluster-timeout", "1"])
+    assert ended.value.code == 3
     expected = f"googlenet: error: Expected every machine within 1 s; missing: worker 1 at {missing}.\n"
     assert capsys.readouterr().err == expected
     assert not list(tmp_path.iterdir())

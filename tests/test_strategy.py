@@ -118,6 +118,7 @@ def test_two_workers_end_as_one_device(one, root, data_dir):
     check_equal(folder, one)
     assert (metrics(folder)["strategy"], metrics(folder)["replicas"]) == ("multiworker", 2)
     assert output.count("epoch   2/2") == output.count("run folder: ") == 1  # the chief's alone
+    assert len(list(folder.glob("tensorboard/**/events*"))) == len(list(one.glob("tensorboard/**/events*")))
     assert metrics(folder)["heads"]["main"]["loss"] == pytest.approx(metrics(one)["heads"]["main"]["loss"], abs=1e-5)
 
 
