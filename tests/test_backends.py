@@ -9,8 +9,12 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+# XLA's optimisation takes most of the time of such small networks, and says nothing about what is tested here.
+JAX = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+
 def run(*arguments):
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, **JAX}
     return subprocess.run(
         [sys.executable, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -18,8 +22,13 @@ def run(*arguments):
 
 def test_layers_and_model_pass_on_jax():
     pytest.importorskip("jax")
-    # What says nothing about the backend, or costs minutes there.
-    skip = "datasets reloads pools_round unknown_size one-hot refused explicit sample_weight every_head published"
+    # What says nothing about the backend, costs minutes there, or takes a path that another one takes too: labels as a
+    # dict go through that of plain ones, float16 through that of bfloat16 (and scales the loss), a few steps through
+    # that of one head, "paper" through all but the batch normalisation of the others.
+    skip = (
+        "datasets reloads pools_round unknown_size one-hot refuse explicit sample_weight every_head published heads_sit "
+        "column integers one_head mixed_bfloat16 sum_of_the_heads[batchnorm"
+    )
     files = ("tests/test_layers.py", "tests/test_model.py")
     done = run(
         "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", f"not ({' or '.join(skip.split())})", *files
