@@ -26,8 +26,8 @@ def test_layers_and_model_pass_on_jax():
     # dict go through that of plain ones, float16 through that of bfloat16 (and scales the loss), a few steps through
     # that of one head, "paper" through all but the batch normalisation of the others.
     skip = (
-        "datasets reloads pools_round unknown_size one-hot refuse explicit sample_weight every_head published heads_sit "
-        "column integers one_head mixed_bfloat16 sum_of_the_heads[batchnorm"
+        "datasets reloads pools_round unknown_size one-hot refuse explicit sample_weight every_head published "
+        "heads_sit column integers one_head mixed_bfloat16 sum_of_the_heads[batchnorm"
     )
     files = ("tests/test_layers.py", "tests/test_model.py")
     done = run(
