@@ -211,7 +211,8 @@ def test_sums_of_the_parts_of_a_split_are_its_scores():
     whole = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
     scores = evaluate.score(evaluate.predict(model, whole))
     parts = [tf.data.Dataset.from_tensor_slices((x[a:b], y[a:b])).batch(4) for a, b in ((0, 7), (7, 9), (9, 9))]
-    for total in (evaluate.summed(model, whole), sum(evaluate.summed(model, part) for part in parts)):
+    answers, heads = evaluate.answers(model), len(model.spec.heads)
+    for total in (evaluate.summed(answers(whole), heads), sum(evaluate.summed(answers(part), heads) for part in parts)):
         assert total.shape == (3, 4)
         for head, (top1, top5, loss, images) in zip(model.spec.heads, total, strict=True):
             assert (top1, top5, images) == (9 * scores[head]["top1"], 9 * scores[head]["top5"], 9)

@@ -38,6 +38,9 @@ class Validate(keras.callbacks.Callback):
         super().__init__()
         self._validation, self._weights, self._average, self._total = validation, weights, average, total
 
+    def on_train_begin(self, logs=None):
+        self._answers = evaluate.answers(self.model)
+
     def on_epoch_end(self, epoch, logs=None):
         logs |= self._scores("val_")
         if self._average:
@@ -47,9 +50,9 @@ class Validate(keras.callbacks.Callback):
             self.model.set_weights(raw)
 
     def _scores(self, prefix):
-        total = self._total(evaluate.summed(self.model, self._validation))
-        scores = {f"{prefix}loss": 0.0}
-        for head, (top1, top5, loss) in zip(self.model.spec.heads, total[:, :3] / total[:, 3:], strict=True):
+        heads, scores = self.model.spec.heads, {f"{prefix}loss": 0.0}
+        total = self._total(evaluate.summed(self._answers(self._validation), len(heads)))
+        for head, (top1, top5, loss) in zip(heads, total[:, :3] / total[:, 3:], strict=True):
             scores |= {f"{prefix}{head}_loss": loss, f"{prefix}{head}_accuracy": top1}
             scores[f"{prefix}{head}_top5_accuracy"] = top5
             scores[f"{prefix}loss"] += float(self._weights[head]) * loss

@@ -29,6 +29,7 @@ SIGNIFICANCE = 0.05
 
 Folder = str | os.PathLike
 Track = Callable[[tf.data.Dataset], Iterable]
+Answers = Iterable[tuple[dict[str, np.ndarray], np.ndarray]]  # of each batch: probabilities by head, labels
 
 
 class Predictions(typing.NamedTuple):
@@ -54,52 +55,50 @@ def predict(model: GoogLeNet, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) ->
     Returns:
         The probabilities and labels in order.
     """
-    parts = list(_answers(model, batches))
+    parts = list(answers(model)(batches))
     by_head = {head: np.concatenate([rows[head] for rows, _ in parts]) for head in model.spec.heads}
     return Predictions(by_head, np.concatenate([labels for _, labels in parts]))
 
 
-def summed(model: GoogLeNet, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> np.ndarray:
+def summed(answered: Answers, heads: int) -> np.ndarray:
     """Sums over the images, of which the sums of several parts of a split may be added up.
 
     Args:
-        model, batches: as in `predict`.
+        answered: what a function of `answers` gives for some batches, or for none.
+        heads: of the model.
 
     Returns:
         float64 `(heads, 4)`: images in the top 1, in the top 5, cross-entropy in nats, and the images themselves.
     """
-    total = np.zeros((len(model.spec.heads), 4))
-    for rows, labels in _answers(model, batches):
-        for head, probabilities in enumerate(rows.values()):
-            total[head, :3] += image_scores(probabilities, labels).sum(axis=1)
-            total[head, 3] += len(labels)
+    total = np.zeros((heads, 4))
+    for rows, labels in answered:
+        scores = [image_scores(probabilities, labels).sum(axis=1) for probabilities in rows.values()]
+        total += np.array([[*score, len(labels)] for score in scores])
     return total
 
 
-def _answers(model: GoogLeNet, batches) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """(probabilities by head, labels) of every batch."""
-    forward, size = _forward(model), 1
-    for images, labels in batches:
-        images, count = np.asarray(images), len(labels)
-        views_each = images.shape[1] if images.ndim == 5 else 1
-        size = max(size, count)  # a partial batch is filled up, since another shape would be traced anew
-        rows = forward(images[np.arange(size) % count].reshape(-1, *images.shape[-3:]))
-        heads = {head: rows[head].reshape(size, views_each, -1)[:count].mean(axis=1) for head in model.spec.heads}
-        yield heads, np.asarray(labels)
+def answers(model: GoogLeNet) -> Callable[[Iterable[tuple[tf.Tensor, tf.Tensor]]], Answers]:
+    """A function from batches, as `predict` takes them, to what the model says of each with the weights it has then.
 
+    The network is traced once for all calls.
+    """
+    devices, ready = _forward_jax(model) if keras.backend.backend() == "jax" else _forward_tensorflow(model)
 
-def _forward(model: GoogLeNet) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Maps any number of images to what the heads say, in equal shares for the devices of this process."""
-    devices, run = _forward_jax(model) if keras.backend.backend() == "jax" else _forward_tensorflow(model)
+    def over(batches):
+        forward, size = ready(), 1
+        for images, labels in batches:
+            images, count = np.asarray(images), len(labels)
+            views_each = images.shape[1] if images.ndim == 5 else 1
+            size = max(size, -(-count // devices) * devices)  # a partial batch is filled up: each shape is traced anew
+            rows = forward(images[np.arange(size) % count].reshape(-1, *images.shape[-3:]))
+            heads = {head: rows[head].reshape(size, views_each, -1)[:count].mean(axis=1) for head in model.spec.heads}
+            yield heads, np.asarray(labels)
 
-    def forward(images):
-        filled = images[np.arange(-(-len(images) // devices) * devices) % len(images)]
-        return {head: rows[: len(images)] for head, rows in run(filled).items()}
-
-    return forward
+    return over
 
 
 def _forward_tensorflow(model):
+    """The devices of this process, and what makes a function from images, as many for each, to the heads' answers."""
     # Of a partial, since TensorFlow counts the traces of a plain function over all models and warns of the fifth.
     step = tf.function(functools.partial(model, training=False), reduce_retracing=True)
     strategy = model.distribute_strategy
@@ -110,29 +109,35 @@ def _forward_tensorflow(model):
         given = strategy.experimental_distribute_values_from_function(
             lambda place: tf.constant(shares[place.replica_id_in_sync_group % devices])
         )
-        answers = strategy.run(step, (given,))
+        rows = strategy.run(step, (given,))
         return {
-            head: np.concatenate([share.numpy() for share in strategy.experimental_local_results(rows)])
-            for head, rows in answers.items()
+            head: np.concatenate([share.numpy() for share in strategy.experimental_local_results(shares)])
+            for head, shares in rows.items()
         }
 
-    return devices, run
+    return devices, lambda: run
 
 
 def _forward_jax(model):
+    """As `_forward_tensorflow`; the weights are those of the moment when the function is made."""
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
     mesh = jax.make_mesh((jax.local_device_count(),), ("batch",), devices=jax.local_devices())
     shared, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
-    own = [[np.asarray(v) for v in part] for part in (model.trainable_variables, model.non_trainable_variables)]
-    weights = jax.device_put(own, whole)
     step = jax.jit(lambda weights, images: model.stateless_call(*weights, images, training=False)[0])
 
-    def run(images):
-        return {head: np.asarray(rows) for head, rows in step(weights, jax.device_put(images, shared)).items()}
+    def ready():
+        parts = model.trainable_variables, model.non_trainable_variables
+        weights = jax.device_put([[np.asarray(v) for v in part] for part in parts], whole)
 
-    return mesh.size, run
+        def run(images):
+            rows = step(weights, jax.device_put(images, shared))
+            return {head: np.asarray(values) for head, values in rows.items()}
+
+        return run
+
+    return mesh.size, ready
 
 
 def views(image: tf.Tensor, size: int, count: int) -> tf.Tensor:
