@@ -92,6 +92,11 @@ def test_what_cannot_be_asynchronous_is_refused(change):
         async_sgd.ParameterServer.check(None, dataclasses.replace(Recipe(), **change))
 
 
+def _use_one_core():
+    """As on a machine with a single one, where waiting for a batch once held up all other work."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
 class Cluster:
     """A chief, a worker and a parameter server as processes of their own, each in its own group."""
 
@@ -113,6 +118,7 @@ class Cluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_use_one_core if job == "worker" else None,
             )
 
     def kill(self, job):

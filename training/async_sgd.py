@@ -23,6 +23,7 @@ from training.pipeline import WHOLE
 from training.strategy import LOST, Engine, await_all, lost, silent
 
 STALEST = 1023  # updates; the count of what is staler stays there
+THREADS = 8  # at least, between operations: on one core TensorFlow takes one, and the wait for a batch would hold it
 LOOK = 0.1  # seconds between two looks at the counter
 CANNOT = {"deterministic": True, "aux_schedule": "linear", "precision": "mixed_float16"}
 
@@ -58,6 +59,7 @@ class ParameterServer(Engine):
             job_name=self._resolver.task_type,
             task_index=self._resolver.task_id,
             protocol=self._resolver.rpc_layer or "grpc",
+            config=tf.compat.v1.ConfigProto(inter_op_parallelism_threads=max(THREADS, os.cpu_count() or 1)),
         )
         chief = {"chief": self._chief}
         await_all(chief, self._timeout)
