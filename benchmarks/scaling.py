@@ -11,8 +11,8 @@ all-reduce of such gradients alone.
 Predicted: the same for the paper's network with both heads, 224 px and 32 images a replica, at 8, 64 and 1,024
 replicas, for links whose speed is stated, by the formulas of `benchmarks.scaling_model`.
 
-About 8 minutes on 2 cores. `--quick` is a smoke test that leaves the results alone; `--readme` prints the tables of the
-last run as Markdown. The numbers are in `benchmarks/results/scaling.json`.
+About 10 minutes on 2 cores. `--readme` prints the tables of the last run as Markdown. The numbers are in
+`benchmarks/results/scaling.json`.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from typing import Any
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -77,22 +78,22 @@ RUNS = [Run("default")] + [
     for strategy in ("mirrored", "multiworker", "parameter-server", "data-parallel")
     for replicas in (1, 2)
 ]
-QUICK = {"pixels": 32, "width": 0.1, "batch": 4, "steps": 3, "epochs": 2}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke test: few steps of a tiny network")
     parser.add_argument("--readme", action="store_true", help="print the last run as Markdown; measures nothing")
     parser.add_argument("--one", nargs=2, metavar=("RUN", "OUT"), help=argparse.SUPPRESS)  # a process of a measurement
     arguments = parser.parse_args()
     if arguments.one:
         work(Run(**json.loads(arguments.one[0])), Path(arguments.one[1]))
         return
-    results = json.loads(RESULTS.read_text("utf-8")) if arguments.readme else measured(arguments.quick)
-    if not arguments.quick and not arguments.readme:
+    if arguments.readme:
+        results = json.loads(RESULTS.read_text("utf-8"))
+    else:
         from training.run import write_json
 
+        results = measured()
         RESULTS.parent.mkdir(exist_ok=True)
         write_json(RESULTS, results)
     for title, heads, rows in (measured_table(results), *predicted_tables(results)):
@@ -102,13 +103,11 @@ def main() -> None:
 # Measuring: one process or cluster after the other
 
 
-def measured(quick: bool) -> dict[str, Any]:
+def measured() -> dict[str, Any]:
     """Results of all runs, by name; under "load" the machine's load average (1 minute) before each."""
-    runs = [dataclasses.replace(run, **QUICK) for run in RUNS] if quick else RUNS
-    paper = dataclasses.replace(PAPER, **QUICK) if quick else PAPER
-    results: dict[str, Any] = {"settings": dataclasses.asdict(runs[0]), "runs": {}, "load": {}}
+    results: dict[str, Any] = {"settings": dataclasses.asdict(RUNS[0]), "runs": {}, "load": {}}
     console, began = Console(stderr=True), time.monotonic()
-    for name, run in [("paper", paper), *((run.name, run) for run in runs)]:
+    for name, run in [("paper", PAPER), *((run.name, run) for run in RUNS)]:
         results["load"][name] = os.getloadavg()[0]
         results["runs"][name] = start(run)
         rate = statistics.median(results["runs"][name]["rates"])
@@ -178,7 +177,6 @@ def use_own_cores(run: Run) -> None:
 def trained(run: Run, engine) -> dict[str, Any]:
     """Trains by an engine, as `training.train` does, and returns rates, step times, bytes and gradient shapes."""
     import keras
-    import numpy as np
     import tensorflow as tf
 
     from inception_v1 import Spec, cost
@@ -259,7 +257,6 @@ def loopback_bytes() -> int:
 
 def bytes_of(tensors) -> int:
     """Bytes of tensors of these (shape, dtype)."""
-    import numpy as np
 
     return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in tensors)
 
@@ -279,7 +276,6 @@ def count_moved(run: Run, gradients: int, state: int, batch) -> dict[str, float]
 
 def all_reduce_seconds(engine, gradients) -> dict[str, list[float]]:
     """Seconds of each of several all-reduces: of gradients of these shapes, of one tensor as large, of one number."""
-    import numpy as np
 
     total = sum(int(np.prod(shape)) for shape, _ in gradients)
     kinds = {"gradients": [shape for shape, _ in gradients], "one tensor": [(total,)], "one number": [(1,)]}
@@ -317,17 +313,11 @@ def reducer_jax(engine, values):
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    mesh = Mesh(np_array(jax.devices()), ("replica",))
+    mesh = Mesh(np.array(jax.devices()), ("replica",))
     spread, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("replica",), ()))
     given = [jax.make_array_from_process_local_data(spread, value[None]) for value in values]
     step = jax.jit(lambda parts: [part.sum(0) for part in parts], out_shardings=whole)
     return lambda: jax.block_until_ready(step(given))
-
-
-def np_array(devices):
-    import numpy as np
-
-    return np.array(devices)
 
 
 # Tables: a title, column heads, and rows of text

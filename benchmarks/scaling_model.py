@@ -113,11 +113,6 @@ def efficiency(times: Sequence[float], seconds: float) -> float:
     return expected_maximum(times, 1) / seconds
 
 
-def expected_staleness(replicas: int) -> int:
-    """Updates by others between a worker's look at the weights and its own update."""
-    return replicas - 1
-
-
 def fitted(replicas: int, small: float, large: float, size: float) -> Link:
     """The link that a ring all-reduce shows: of nearly nothing in `small` seconds, of `size` bytes in `large`."""
     rounds = 2 * (replicas - 1)
