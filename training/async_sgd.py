@@ -20,7 +20,7 @@ from training import data_service
 from training.launch import ClusterError
 from training.optimizer import SGD
 from training.pipeline import WHOLE
-from training.strategy import LOST, Engine, await_all, lost, silent
+from training.strategy import LOST, Engine, await_all, gone, lost, silent
 
 STALEST = 1023  # updates; the count of what is staler stays there
 THREADS = 8  # at least, between operations: on one core TensorFlow takes one, and the wait for a batch would hold it
@@ -131,8 +131,8 @@ class ParameterServer(Engine):
             count = steps if finished else min(twin.done(), steps - 1)
             if count > done:
                 moved = time.monotonic()
-            elif time.monotonic() - moved > self._timeout and len(gone := silent(self._workers)) == len(self._workers):
-                raise ClusterError(lost(gone, TimeoutError(f"no step for {self._timeout:g} s")))
+            elif time.monotonic() - moved > self._timeout and len(dead := silent(self._workers)) == len(self._workers):
+                raise ClusterError(lost(dead, TimeoutError(f"no step for {self._timeout:g} s")))
             for step in range(done, count):
                 watchers.on_train_batch_begin(step)
                 watchers.on_train_batch_end(step, logs)
@@ -146,7 +146,7 @@ class ParameterServer(Engine):
         try:
             yield
         except LOST as error:
-            raise ClusterError(lost(silent(self._servers | self._workers), error)) from error
+            raise ClusterError(lost(gone(self._servers | self._workers), error)) from error
 
 
 class _Twin:

@@ -172,7 +172,7 @@ class MultiWorker(OnTensorFlow):
         try:
             yield
         except LOST as error:
-            raise ClusterError(lost(silent(self._others()), error)) from error
+            raise ClusterError(lost(gone(self._others()), error)) from error
 
     def _others(self) -> dict[str, str]:
         return {f"worker {index}": where for index, where in enumerate(self._addresses) if index != self.index}
@@ -382,6 +382,14 @@ def silent(tasks: dict[str, str]) -> list[str]:
             socket.create_connection((host, int(port)), timeout=5).close()
         except OSError:
             without.append(f"{name} at {address}")
+    return without
+
+
+def gone(tasks: dict[str, str]) -> list[str]:
+    """As `silent`, once some are, or after five seconds: the system closes what a dead process held one by one."""
+    end = time.monotonic() + 5
+    while not (without := silent(tasks)) and time.monotonic() < end:
+        time.sleep(0.1)
     return without
 
 
