@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import googlenet
-from training import pipeline, sources, strategy
+from training import pipeline, sources, strategy, train
 from training import recipe as recipes
 from training.recipe import PRESETS
 from training.run import RunFolder
@@ -109,6 +109,22 @@ def test_mirrored_devices_end_as_one(one, root, data_dir):
     done([sys.executable, "-c", TWO_CPUS + MAIN, " ".join(map(str, flags))])
     check_equal(folder, one)
     assert (metrics(folder)["strategy"], metrics(folder)["replicas"]) == ("mirrored", 2)
+
+
+def test_a_run_that_broke_off_after_its_last_epoch_only_reports(tmp_path, data_dir, monkeypatch, capsys):
+    flags = ["train", *FLAGS, "--epochs", "1", "--data-dir", data_dir, "--out", str(tmp_path / "run")]
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_finish", full)
+        assert googlenet.main([*flags, "--strategy", "mirrored"]) == 1
+    before = history(tmp_path / "run")
+    assert googlenet.main([*flags, "--strategy", "mirrored"]) == 0
+    assert (metrics(tmp_path / "run")["status"], metrics(tmp_path / "run")["images"]) == ("finished", 9)
+    assert history(tmp_path / "run") == before
+    assert len(before) == 1
 
 
 def test_two_workers_end_as_one_device(one, root, data_dir):

@@ -159,6 +159,25 @@ def test_an_existing_run_is_refused_and_overwritten_on_demand(finished, tmp_path
     assert not (folder / "raw.keras").exists()
 
 
+def test_a_finished_run_is_refused_before_any_picture_is_read(finished, monkeypatch):
+    folder, _, recipe = finished
+    monkeypatch.setattr(sources, "load", lambda recipe: pytest.fail("the source was read"))
+    with pytest.raises(ValueError, match="which holds a finished run"):
+        train(recipe, folder)
+
+
+def test_a_run_goes_on_with_as_many_replicas_as_before(recipe, tmp_path):
+    """A run that does not say how many it had is from when there was only one."""
+    run = RunFolder(tmp_path)
+    run.create(recipe, recipes.network(recipe, 1, 10), list("0123456789"))
+    (tmp_path / "state.npz").touch()
+    for before, known in ((1, {}), (1, {"replicas": 1}), (2, {"replicas": 2})):
+        (tmp_path / "metrics.json").write_text(json.dumps({"status": "interrupted", **known}))
+        assert run.check_usable(recipe, False, before)
+        with pytest.raises(ValueError, match=f"a run on {before} replicas, not {3 - before}"):
+            run.check_usable(recipe, False, 3 - before)
+
+
 def test_a_folder_that_is_no_run_is_never_replaced(recipe, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="left alone"):

@@ -66,7 +66,8 @@ def batches(
 
     Returns:
         Dataset of (images float32 `(batch, size, size, channels)` normalised for the variant, labels): int64
-        `(batch,)`, or float32 `(batch, classes)` where training mixes images. `batch` is the recipe's, over `share.of`.
+        `(batch,)`, or float32 `(batch, classes)` where training mixes images. `batch` is the recipe's; in training over
+        `share.of`.
 
     Raises:
         ValueError: fewer training images than pieces in a step.
@@ -76,14 +77,12 @@ def batches(
         ds = _decoded(builder, split, recipe, skip, share)
         if _decoded_bytes(builder, split, recipe) <= CACHE_BYTES:
             ds = ds.cache()
-        ds = ds.batch(max(1, recipe.batch_size // share.of * share.count))
+        ds = ds.batch(recipe.batch_size)
         return ds.map(lambda image, label: (normalize(image, pixels), label), tf.data.AUTOTUNE).prefetch(1)
 
     channels, classes = image_channels(builder), len(sources.class_names(builder))
-    steps, batch = (
-        steps_per_epoch(builder, split, recipe, skip, share.of),
-        _batch_size(builder, split, recipe, skip, share.of),
-    )
+    steps = steps_per_epoch(builder, split, recipe, skip, share.of)
+    batch = _batch_size(builder, split, recipe, skip, share.of)
     ds = _examples(builder, split, recipe, skip, first_epoch, share)
     ds = ds.map(lambda image, label, seed: (augmented(image, seed, recipe, channels), label, seed), tf.data.AUTOTUNE)
     ds = ds.batch(batch // share.of, drop_remainder=True)

@@ -65,7 +65,7 @@ class RunFolder:
             raise ValueError(f"{expected}; Received: {str(self.path)!r}, a run with {', '.join(other)}.")
         if not (self / STATE).is_file():
             return False
-        if (before := self.metrics()["replicas"]) != replicas:
+        if (before := self.metrics().get("replicas", 1)) != replicas:  # runs of old had one and did not say
             raise ValueError(f"{expected}; Received: {str(self.path)!r}, a run on {before} replicas, not {replicas}.")
         return True
 

@@ -52,7 +52,7 @@ class Engine:
         return self.index == 0
 
     def scope(self) -> contextlib.AbstractContextManager:
-        """Where the network is built, compiled and fitted."""
+        """Where the network is built and compiled."""
         return contextlib.nullcontext()
 
     def share(self) -> Share:
@@ -349,7 +349,7 @@ def _watch(spec: tf.train.ClusterSpec, timeout: float) -> None:
 
 
 def await_all(tasks: dict[str, str], timeout: float, own: str | None = None) -> None:
-    """Waits until something listens at the address of every task, where TensorFlow itself would wait for an hour.
+    """Waits until something listens at the address of every task; TensorFlow itself would wait on and on.
 
     Args:
         tasks: name to "HOST:PORT".

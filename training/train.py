@@ -90,9 +90,10 @@ def train(
         run = RunFolder(engine.gather(str(folder))[0])
         engine.agree(dataclasses.asdict(recipe))
         engine.together(lambda: engine.check(recipe))
-        task = engine.together(lambda: prepared(recipe, engine))
-        resumes = engine.together(lambda: run.check_usable(task.recipe, overwrite, engine.replicas))
+        recipe, pretrained = engine.together(lambda: completed(recipe))
+        resumes = engine.together(lambda: run.check_usable(recipe, overwrite, engine.replicas))
         engine.agree({"state to go on from": resumes})
+        task = engine.together(lambda: prepared(recipe, pretrained, engine.replicas))
 
         keras.utils.set_random_seed(recipe.seed)
         if recipe.deterministic:
@@ -140,18 +141,24 @@ class Task:
     classes: list[str]
 
 
-def prepared(recipe: Recipe, engine: Engine | None = None) -> Task:
+def completed(recipe: Recipe) -> tuple[Recipe, GoogLeNet | None]:
+    """The recipe with what the trained network that it starts from decides, and that network."""
+    if not recipe.weights:
+        return recipe, None
+    pretrained = transfer.read(recipe.weights)
+    own = pretrained.spec
+    recipe = dataclasses.replace(
+        recipe, variant=own.variant, stem=own.stem, width_multiplier=own.width_multiplier, pixels=own.pixels
+    )
+    return recipe, pretrained
+
+
+def prepared(recipe: Recipe, pretrained: GoogLeNet | None, replicas: int) -> Task:
     """Loads the source of a recipe and checks all that can be checked before a network is built.
 
     Raises:
         ValueError: as `train`.
     """
-    pretrained = transfer.read(recipe.weights) if recipe.weights else None
-    if pretrained:
-        own = pretrained.spec
-        recipe = dataclasses.replace(
-            recipe, variant=own.variant, stem=own.stem, width_multiplier=own.width_multiplier, pixels=own.pixels
-        )
     builder, splits = sources.load(recipe)
     classes = sources.class_names(builder)
     spec = recipes.network(recipe, pipeline.image_channels(builder), len(classes))
@@ -161,7 +168,6 @@ def prepared(recipe: Recipe, engine: Engine | None = None) -> Task:
         spec = transfer.changed(spec, widths=own.widths, reduction=own.reduction, lrn=own.lrn)
         transfer.check_fits(pretrained.spec, spec, recipe.freeze_until)
     skip = readable(builder, splits, recipe)
-    replicas = engine.replicas if engine else 1
     steps = pipeline.steps_per_epoch(builder, splits.train, shared(recipe, replicas), skip["train"], replicas)
     return Task(recipe, steps, spec, pretrained, builder, splits, skip, classes)
 
@@ -236,8 +242,15 @@ def _fit(task: Task, engine: Engine, run: RunFolder, resumes, data_service, show
         def count(epoch, logs):
             metrics.update(epochs=epoch + 1, best_epoch=best[0].best_epoch)
 
-        part, share = task.splits.validation, engine.share()
-        validation = pipeline.batches(builder, part, recipe, training=False, skip=skip["validation"], share=share)
+        share = engine.share()
+        validation = pipeline.batches(
+            builder,
+            task.splits.validation,
+            shared(recipe, engine.replicas // share.of),  # the replicas of this process
+            training=False,
+            skip=skip["validation"],
+            share=share,
+        )
         everywhere = [
             callbacks.StopOnDivergence(
                 task.steps, lambda: _kept(run, best[0].best_epoch) if engine.is_chief else "worker 0 says what is left"
@@ -255,6 +268,8 @@ def _fit(task: Task, engine: Engine, run: RunFolder, resumes, data_service, show
             keras.callbacks.LambdaCallback(on_epoch_end=count),
             *([show(recipe.epochs, task.steps)] if show else []),
         ]
+        if first_epoch == recipe.epochs:  # it broke off after the last one
+            return
         metrics |= engine.fit(
             model,
             lambda share, service: pipeline.batches(
