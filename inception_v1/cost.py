@@ -2,7 +2,8 @@
 
 import dataclasses
 import typing
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from inception_v1.spec import (
     AUX_CONV,
@@ -110,6 +111,26 @@ def cost(spec: Spec) -> Cost:
         count = _dense(shape[2], spec.classes)
         rows.append(CostRow("main", "main head", "", (1, 1, spec.classes), None, *count))
     return Cost(tuple(rows))
+
+
+def classifier_cost(spec: Spec, widths: Mapping[str, Widths]) -> tuple[Any, Any]:
+    """Counts `cost(spec).without_aux()` under other widths of the blocks, for many networks at once.
+
+    Args:
+        spec: all but the widths.
+        widths: of every block; each number may be an integer array with one element a network.
+
+    Returns:
+        Parameters and multiply-accumulates, arrays where the widths are.
+    """
+    height, width, channels = spec.input_shape
+    shape, total = (typing.cast(int, height), typing.cast(int, width), channels), _Count()
+    for row in spec.trunk(widths):
+        shape, count = _through(spec, row, shape)
+        total += count
+    if spec.include_top:
+        total += _dense(shape[2], spec.classes)
+    return total.params + total.state, total.macs
 
 
 def _through(spec: Spec, row: Row, shape: Shape) -> tuple[Shape, _Count]:

@@ -302,9 +302,9 @@ class Spec:
         table = {name: Widths(*map(self.scaled, row)) for name, row in self.row.blocks.items()}
         return {**table, **(self.widths or {})}
 
-    def trunk(self) -> tuple[Row, ...]:
-        """The body of the network in order, from the first convolution to block 5b."""
-        blocks = {name: self._block(name, widths) for name, widths in self.block_widths().items()}
+    def trunk(self, widths: Mapping[str, Widths] | None = None) -> tuple[Row, ...]:
+        """The body of the network in order, from the first convolution to block 5b; with other widths where given."""
+        blocks = {name: self._block(name, row) for name, row in (widths or self.block_widths()).items()}
         return (
             *self._stem(),
             *(blocks[b] for b in ("3a", "3b")),

@@ -1,0 +1,376 @@
+"""Search spaces as data, samples of them as networks and recipes, and the budget that every sample keeps.
+
+A sample is a value for each dimension. Those of the widths are multipliers of the network that the search starts from,
+or the widths themselves; a common factor brings a sample that costs too much or too little into the budget before any
+network is built.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from inception_v1 import Spec
+from inception_v1.cost import classifier_cost
+from inception_v1.spec import BLOCKS, Widths, check_choice, round_width
+from training.recipe import Recipe
+
+if typing.TYPE_CHECKING:
+    import keras_tuner as kt
+
+Value = float | int | str
+Values = Mapping[str, Any]  # dimension to value, or to an array with one element a sample
+
+BRANCHES = {  # convolutions of a block by branch; a reduction goes with what it feeds
+    "1x1": ("conv1",),
+    "3x3": ("reduce3", "conv3"),
+    "5x5": ("reduce5", "conv5"),
+    "pool": ("pool",),
+}
+STAGES = {stage: tuple(block for block in BLOCKS if block[0] == stage) for stage in "345"}
+GRID = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 1.75, 2.0)  # multipliers that a grid search steps through
+SPACES = {  # what each dimension sets: name -> (blocks, convolutions)
+    "branches": {branch: (tuple(BLOCKS), fields) for branch, fields in BRANCHES.items()},
+    "stages": {
+        f"{stage}/{branch}": (blocks, fields) for stage, blocks in STAGES.items() for branch, fields in BRANCHES.items()
+    },
+    "blocks": {f"{block}/{field}": ((block,), (field,)) for block in BLOCKS for field in Widths._fields},
+}
+VARIANTS = ("batchnorm", "paper", "plain")  # normalisation: batch, local response, none
+RECIPE = ("learning_rate", "weight_decay", "aux_weight", "dropout", "normalisation")
+FACTORS = {"learning_rate": (0.25, 4.0), "weight_decay": (0.1, 10.0)}  # of the recipe's own, spread evenly in the log
+RANGES = {"aux_weight": (0.0, 1.0), "dropout": (0.0, 0.7)}
+GRID_STEPS = 5  # values of such a range in a grid search
+OCTAVES, HALVINGS = 5, 16  # of the common factor: 2 ** -5 to 2 ** 5, to a ten-thousandth
+REDRAWS = 1000  # random samples among which at least one must come to the budget
+
+
+@dataclasses.dataclass(frozen=True)
+class Dimension:
+    """One number or choice of a space.
+
+    Attributes:
+        name: of it.
+        low, high: bounds of a number, both included.
+        default: value of the network and recipe that the search starts from.
+        spread: "log" for even in the logarithm, "linear", or "widths" for whole multiples of 8.
+        choices: the values of one that is no number.
+        blocks, convolutions: the widths that it sets; () for one of the recipe.
+    """
+
+    name: str
+    low: float = 0.0
+    high: float = 0.0
+    default: Value = 1.0
+    spread: Literal["log", "linear", "widths"] = "log"
+    choices: tuple[Value, ...] = ()
+    blocks: tuple[str, ...] = ()
+    convolutions: tuple[str, ...] = ()
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Values of so many random samples."""
+        if self.choices:
+            return np.asarray(self.choices)[rng.integers(len(self.choices), size=count)]
+        if self.spread == "widths":
+            return rng.choice(self.grid(), size=count)
+        if self.spread == "log":
+            return self.tidy(np.exp(rng.uniform(np.log(self.low), np.log(self.high), size=count)))
+        return self.tidy(rng.uniform(self.low, self.high, size=count))
+
+    def tidy(self, value: Any) -> Any:
+        """Numbers inside the bounds, with digits that a table can show."""
+        if self.spread == "widths":
+            return np.clip(_rounded(value), self.low, self.high).astype("int64")
+        digits = 4 - int(np.floor(np.log10(self.high)))
+        return np.clip(np.round(np.asarray(value, "float64"), digits), self.low, self.high)
+
+    def grid(self) -> list[Value]:
+        """Values that a grid search steps through."""
+        if self.choices:
+            return list(self.choices)
+        if self.spread == "widths":
+            return list(range(int(self.low), int(self.high) + 1, 8))
+        if self.blocks:
+            return list(GRID)
+        steps = np.geomspace if self.spread == "log" else np.linspace
+        return self.tidy(steps(self.low, self.high, GRID_STEPS)).tolist()
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What a network may cost at inference, without its auxiliary heads.
+
+    Attributes:
+        max_params: most parameters, running statistics included.
+        max_macs: most multiply-accumulates for one image.
+        keep_macs: largest relative difference of the multiply-accumulates from those of the network that the search
+            starts from.
+
+    Raises:
+        ValueError: a bound out of range.
+    """
+
+    max_params: float | None = None
+    max_macs: float | None = None
+    keep_macs: float | None = None
+
+    def __post_init__(self):
+        for name in ("max_params", "max_macs"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"Expected {name} to be a number above zero, or None; Received: {name}={value!r}.")
+        if self.keep_macs is not None and not 0 < self.keep_macs < 1:
+            raise ValueError(
+                f"Expected keep_macs to be a number above 0 and below 1, or None; Received: {self.keep_macs!r}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """Networks and recipes around one of each.
+
+    Attributes:
+        name: one of `SPACES`.
+        start: the network that the search starts from; its widths are those of its family (under its width multiplier).
+        recipe: how to train it.
+        also: dimensions of the recipe, of `RECIPE`.
+        budget: that every sample keeps.
+        grid: whether samples come from a grid.
+
+    Raises:
+        ValueError: an unknown name, a dimension that the recipe has no value for, or a budget that no sample comes to;
+            the message says the smallest cost of the space.
+    """
+
+    name: str
+    start: Spec
+    recipe: Recipe
+    also: tuple[str, ...] = ()
+    budget: Budget = Budget()
+    grid: bool = False
+
+    def __post_init__(self):
+        check_choice("space", self.name, SPACES)
+        for name in self.also:
+            check_choice("also", name, RECIPE)
+        if None in self.start.input_shape:
+            raise ValueError(f"Expected a fixed height and width; Received: input_shape={self.start.input_shape}.")
+        object.__setattr__(self, "dimensions", (*self._of_widths(), *map(self._of_recipe, self.also)))
+        object.__setattr__(self, "reference", self.cost(self.default()))
+        self._check_reachable()
+
+    dimensions: tuple[Dimension, ...] = dataclasses.field(init=False)
+    reference: tuple[int, int] = dataclasses.field(init=False)  # parameters and multiply-accumulates of the start
+
+    def default(self) -> dict[str, Value]:
+        """The sample that the search starts from, whatever the budget."""
+        return {dimension.name: dimension.default for dimension in self.dimensions}
+
+    def first(self) -> dict[str, Value] | None:
+        """The same in the budget: the paper's widths, scaled by one factor where they cost too much. None on a grid
+        that they are not on then."""
+        return self.fitted(self.default())
+
+    def sample(self, count: int, seed: int) -> list[dict[str, Value]]:
+        """Random samples that keep the budget; fewer than `count` where some cannot."""
+        rng = np.random.default_rng(seed)
+        return self._listed({dimension.name: dimension.draw(rng, count) for dimension in self.dimensions})
+
+    def neighbours(self, values: Values, count: int, seed: int) -> list[dict[str, Value]]:
+        """Samples that differ from one in a single dimension, before the common factor of their budget."""
+        rng = np.random.default_rng(seed)
+        columns = {dimension.name: np.repeat(values[dimension.name], count) for dimension in self.dimensions}
+        changed = rng.integers(len(self.dimensions), size=count)
+        for index, dimension in enumerate(self.dimensions):
+            columns[dimension.name][changed == index] = dimension.draw(rng, int(sum(changed == index)))
+        return self._listed(columns)
+
+    def fitted(self, values: Values) -> dict[str, Value] | None:
+        """The sample as it is where it keeps the budget, else under a common factor of its widths that does.
+
+        None where no factor does, since it would leave the bounds of the dimensions; on a grid there is none.
+        """
+        one = {dimension.name: np.asarray([values[dimension.name]]) for dimension in self.dimensions}
+        scaled, keeps = (one, self.all_keep(one)) if self.grid else self._scaled(one)
+        return {name: column[0].item() for name, column in scaled.items()} if keeps[0] else None
+
+    def cost(self, values: Values) -> tuple[int, int]:
+        """Parameters and multiply-accumulates of a sample's network at inference."""
+        params, macs = self._costs({name: np.asarray([value]) for name, value in values.items()})
+        return int(params[0]), int(macs[0])
+
+    def all_keep(self, values: Values) -> np.ndarray:
+        """Which samples, given as arrays, keep the budget as they are."""
+        return self._keeps(*self._costs(values))
+
+    def keeps(self, values: Values) -> bool:
+        """Whether a sample keeps the budget as it is."""
+        return bool(self.all_keep({name: np.asarray([value]) for name, value in values.items()})[0])
+
+    def tidied(self, values: Values) -> dict[str, Value]:
+        """The sample's own values, as they were before a trip through single precision."""
+        found = {}
+        for d in self.dimensions:
+            value = values[d.name]
+            exact = value if d.choices else d.tidy(value).item()
+            found[d.name] = min(d.grid(), key=lambda point: abs(point - exact)) if self._on_grid(d) else exact
+        return found
+
+    def network(self, values: Values) -> Spec:
+        """The network of a sample."""
+        widths = {block: Widths(*(int(n) for n in row)) for block, row in self._widths(values).items()}
+        return self._network(values, widths)
+
+    def recipe_of(self, values: Values) -> Recipe:
+        """The recipe of a sample."""
+        fields = {"variant" if name == "normalisation" else name: values[name] for name in self.also}
+        return dataclasses.replace(self.recipe, **fields)
+
+    def identity(self, values: Values) -> dict[str, Value]:
+        """What tells networks and recipes apart: equal for samples that come to the same after rounding."""
+        rows = self._widths(values)
+        widths = {f"{block}/{field}": int(n) for block, row in rows.items() for field, n in row._asdict().items()}
+        return widths | {name: values[name] for name in self.also}
+
+    def hyperparameters(self) -> "kt.HyperParameters":
+        """The dimensions as Keras Tuner knows them."""
+        import keras_tuner as kt
+
+        hp = kt.HyperParameters()
+        for d in self.dimensions:
+            if d.choices or self._on_grid(d):
+                hp.Choice(d.name, d.grid(), default=d.default if d.default in d.grid() else None)
+            elif d.spread == "widths":
+                hp.Int(d.name, int(d.low), int(d.high), step=8, default=int(d.default))
+            else:
+                hp.Float(d.name, d.low, d.high, sampling=d.spread, default=d.default)
+        return hp
+
+    def _listed(self, columns: dict[str, np.ndarray]) -> list[dict[str, Value]]:
+        scaled, keeps = self._scaled(columns)
+        rows = zip(*(scaled[dimension.name][keeps].tolist() for dimension in self.dimensions), strict=True)
+        return [dict(zip(scaled, row, strict=True)) for row in rows]
+
+    def _on_grid(self, dimension: Dimension) -> bool:
+        return self.grid and not dimension.choices and dimension.spread != "widths"
+
+    def _of_widths(self) -> list[Dimension]:
+        found, table = [], self.start.block_widths()
+        for name, (blocks, convolutions) in SPACES[self.name].items():
+            if self.name != "blocks":
+                found.append(Dimension(name, GRID[0], GRID[-1], blocks=blocks, convolutions=convolutions))
+                continue
+            own = getattr(table[blocks[0]], convolutions[0])
+            low, high = round_width(own * GRID[0]), round_width(own * GRID[-1])
+            found.append(Dimension(name, low, high, own, "widths", blocks=blocks, convolutions=convolutions))
+        return found
+
+    def _of_recipe(self, name: str) -> Dimension:
+        if name == "normalisation":
+            choices = (self.start.variant, *(variant for variant in VARIANTS if variant != self.start.variant))
+            return Dimension(name, default=self.start.variant, choices=choices)
+        own = self.start.dropout[0] if name == "dropout" else getattr(self.recipe, name)
+        if name in FACTORS:
+            if own == 0:
+                raise ValueError(f"Expected a recipe with {name} above zero, to search around it; Received: {name}=0.")
+            low, high = (own * factor for factor in FACTORS[name])
+            return Dimension(name, low, high, own, "log")
+        if name == "aux_weight" and not self.start.has_aux:
+            raise ValueError("Expected auxiliary heads, to search their weight; Received: a network without them.")
+        low, high = RANGES[name]
+        return Dimension(name, low, max(high, own), own, "linear")
+
+    def _widths(self, values: Values) -> dict[str, Widths]:
+        """Widths of every block; arrays where the values are."""
+        rows = {block: row._asdict() for block, row in self.start.block_widths().items()}
+        for d in self.dimensions:
+            for block in d.blocks:
+                for field in d.convolutions:
+                    value, own = values[d.name], rows[block][field]
+                    rows[block][field] = value if d.spread == "widths" else _multiplied(own, value)
+        return {block: Widths(**row) for block, row in rows.items()}
+
+    def _network(self, values: Values, widths: Mapping[str, Widths] | None) -> Spec:
+        fields = {**self.start.to_dict(), "widths": widths}
+        if (variant := values.get("normalisation", self.start.variant)) != self.start.variant:
+            fields |= {"variant": str(variant), "pixels": self.recipe.pixels, "lrn": None}
+        if "dropout" in values:
+            fields["dropout"] = (float(values["dropout"]), self.start.dropout[1])
+        return Spec(**fields)
+
+    def _costs(self, values: Values) -> tuple[np.ndarray, np.ndarray]:
+        """Parameters and multiply-accumulates of samples, given as arrays."""
+        kinds = values.get("normalisation", np.full(len(next(iter(values.values()))), self.start.variant))
+        params, macs = np.zeros(len(kinds), "int64"), np.zeros(len(kinds), "int64")
+        for variant in np.unique(kinds):
+            those = kinds == variant
+            chosen = {name: column[those] for name, column in values.items()}
+            spec = self._network({"normalisation": variant}, None)
+            params[those], macs[those] = classifier_cost(spec, self._widths(chosen))
+        return params, macs
+
+    def _keeps(self, params: np.ndarray, macs: np.ndarray) -> np.ndarray:
+        limits, wanted = self.budget, self.reference[1]
+        keeps = np.full(params.shape, True)
+        if limits.max_params is not None:
+            keeps &= params <= limits.max_params
+        if limits.max_macs is not None:
+            keeps &= macs <= limits.max_macs
+        if limits.keep_macs is not None:
+            keeps &= abs(macs - wanted) <= limits.keep_macs * wanted
+        return keeps
+
+    def _affordable(self, params: np.ndarray, macs: np.ndarray) -> np.ndarray:
+        """Whether a scaled sample costs no more than it should; where the cost is to be kept, than the start does."""
+        most = self.reference[1] if self.budget.keep_macs is not None else np.inf
+        return (
+            (params <= (self.budget.max_params or np.inf)) & (macs <= (self.budget.max_macs or np.inf)) & (macs <= most)
+        )
+
+    def _scaled(self, values: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Samples in the budget, by the largest common factor that they can afford, and which of them got there."""
+        fine = self._keeps(*self._costs(values))
+        if fine.all():
+            return values, fine
+        low, high = np.full(len(fine), -float(OCTAVES)), np.full(len(fine), float(OCTAVES))
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            can = self._affordable(*self._costs(self._times(values, 2.0**middle)))
+            low, high = np.where(can, middle, low), np.where(can, high, middle)
+        scaled = self._times(values, np.where(fine, 1.0, 2.0**low))
+        scaled = {name: np.where(fine, values[name], column) for name, column in scaled.items()}
+        return scaled, self._keeps(*self._costs(scaled))
+
+    def _times(self, values: dict[str, np.ndarray], factor: np.ndarray) -> dict[str, np.ndarray]:
+        """The samples with all their widths scaled, inside the bounds; on the grid of one that has one."""
+        scaled = dict(values)
+        for d in self.dimensions:
+            if d.blocks:
+                scaled[d.name] = d.tidy(values[d.name] * factor)
+        return scaled
+
+    def _check_reachable(self) -> None:
+        if self.budget == Budget():
+            return
+        smallest = {d.name: d.low if d.blocks else d.default for d in self.dimensions}
+        params, macs = self.cost(smallest)
+        if (self.first() and (self.grid or self.sample(REDRAWS, 0))) or (self.grid and self.keeps(smallest)):
+            return
+        asked = ", ".join(f"{k}={v:g}" for k, v in dataclasses.asdict(self.budget).items() if v is not None)
+        raise ValueError(
+            f"Expected a budget that space {self.name!r} can come to: its smallest network has {params:,} parameters "
+            f"and {macs:,} multiply-accumulates, that of the start {self.reference[0]:,} and {self.reference[1]:,}; "
+            f"Received: {asked}."
+        )
+
+
+def _multiplied(own: int, factor: Any) -> Any:
+    """A width under a multiplier, rounded to a multiple of 8 but for the factor 1, which keeps the published number."""
+    return np.where(np.equal(factor, 1), own, _rounded(own * np.asarray(factor, "float64"))).astype("int64")
+
+
+def _rounded(width: Any) -> np.ndarray:
+    """As `round_width`, for arrays."""
+    return np.maximum(8, np.floor(np.asarray(width, "float64") / 8 + 0.5).astype("int64") * 8)
