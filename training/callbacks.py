@@ -126,6 +126,34 @@ class History(keras.callbacks.Callback):
         runs.write_text(self._path, text.getvalue())
 
 
+class StopEarly(keras.callbacks.Callback):
+    """Ends training once a number of the epochs has not become better for a while.
+
+    It looks at the history alone, so that a run that goes on after a kill ends where it would have ended.
+
+    Args:
+        score: the number, from a row of the history.
+        direction: "max" or "min".
+        patience: epochs to wait for a better one.
+    """
+
+    def __init__(self, score: Callable[[Mapping[str, float]], float], direction: str, patience: int):
+        super().__init__()
+        self._score, self._sign, self._patience = score, 1 if direction == "max" else -1, patience
+
+    def watch(self, history: History) -> None:
+        """Looks at this history, which is up to date at the end of an epoch before this callback is called."""
+        self._history = history
+
+    def due(self) -> bool:
+        """Whether the best of the epochs so far lies that far back."""
+        scores = [self._sign * self._score(row) for row in self._history.rows]
+        return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self._patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = self.model.stop_training or self.due()
+
+
 class SaveState(keras.callbacks.Callback):
     """Saves after every epoch all that a killed run needs to go on as if nothing had happened.
 

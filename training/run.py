@@ -13,6 +13,7 @@ import filelock
 import keras
 
 from inception_v1 import GoogLeNet, Spec
+from inception_v1.spec import read_spec
 from inception_v1.writing import written_whole
 from training import recipe as recipes
 from training.recipe import Recipe
@@ -20,6 +21,7 @@ from training.recipe import Recipe
 RECIPE, SPEC, CLASSES, METRICS = "recipe.json", "spec.json", "classes.txt", "metrics.json"
 HISTORY, TENSORBOARD, REPORT = "history.csv", "tensorboard", "report"
 BEST, RAW, STATE, LOCK = "best.keras", "raw.keras", "state.npz", ".lock"
+STRUCTURE = ("widths", "reduction", "lrn", "dropout")  # what a given network decides beyond what recipes say
 
 
 class RunFolder:
@@ -35,17 +37,18 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def check_usable(self, recipe: Recipe, overwrite: bool, replicas: int) -> bool:
+    def check_usable(self, recipe: Recipe, overwrite: bool, replicas: int, given: Spec | None = None) -> bool:
         """Whether the folder holds a run of this recipe that broke off and can go on.
 
         Args:
             recipe: of the run to come.
             overwrite: whether any other run may go.
             replicas: that will share its steps.
+            given: a network in place of the recipe's.
 
         Raises:
-            ValueError: a run may not go there: a file, a folder in use, a finished run, one with another recipe or
-                number of replicas, or one that another process is working on.
+            ValueError: a run may not go there: a file, a folder in use, a finished run, one with another recipe,
+                network or number of replicas, or one that another process is working on.
         """
         if not self.path.exists():
             return False
@@ -65,6 +68,14 @@ class RunFolder:
             raise ValueError(f"{expected}; Received: {str(self.path)!r}, a run with {', '.join(other)}.")
         if not (self / STATE).is_file():
             return False
+        wanted = given or recipes.network(recipe, 1, 1)
+        own = {name: getattr(read_spec(self / SPEC), name) for name in STRUCTURE}
+        if other := [
+            f"{name} {value!r}, not {getattr(wanted, name)!r}"
+            for name, value in own.items()
+            if value != getattr(wanted, name)
+        ]:
+            raise ValueError(f"{expected}; Received: {str(self.path)!r}, a run with {', '.join(other)}.")
         if (before := self.metrics().get("replicas", 1)) != replicas:  # runs of old had one and did not say
             raise ValueError(f"{expected}; Received: {str(self.path)!r}, a run on {before} replicas, not {replicas}.")
         return True

@@ -21,6 +21,7 @@ from training import run as runs
 from training import strategy as strategies
 from training.data_service import check_answers
 from training.launch import Preempted
+from training.pipeline import Share
 from training.recipe import Recipe
 from training.run import RunFolder
 from training.sources import Splits
@@ -33,6 +34,7 @@ def train(
     recipe: Recipe,
     folder: str | os.PathLike,
     *,
+    spec: Spec | None = None,
     strategy: str | None = None,
     cluster_timeout: float = strategies.TIMEOUT,
     overwrite: bool = False,
@@ -52,6 +54,8 @@ def train(
         recipe: what to compute. Its seed is set for Python, NumPy and Keras.
         folder: new, empty, of a run of this recipe that broke off, or (with `overwrite`) of any earlier run, which is
             replaced once the arguments hold.
+        spec: a network in place of the recipe's: its family, stem, widths, heads, dropout and pixels. Input and classes
+            are those of the source.
         strategy: one of `strategy.NAMES`; None for what the environment asks for (see `strategy.make`). The recipe's
             batch size is that of each replica, and the learning rate follows the sum.
         cluster_timeout: seconds in which all machines must have come.
@@ -82,22 +86,23 @@ def train(
         check_answers(data_service)
     if recipe.aux_schedule == "linear" and keras.backend.backend() == "jax":
         raise ValueError("Expected a constant auxiliary weight on Keras' JAX backend, which compiles it into the step.")
+    if spec and recipe.weights:
+        raise ValueError(f"Expected a spec or weights to start from, not both; Received: weights={recipe.weights!r}.")
     engine = strategies.make(strategy, cluster_timeout)
     if engine.serves:
         engine.serve()
         return {}
     with engine.faults():
         run = RunFolder(engine.gather(str(folder))[0])
-        engine.agree(dataclasses.asdict(recipe))
+        engine.agree(dataclasses.asdict(recipe) | ({"spec": spec.to_dict()} if spec else {"spec": None}))
         engine.together(lambda: engine.check(recipe))
-        recipe, pretrained = engine.together(lambda: completed(recipe))
-        resumes = engine.together(lambda: run.check_usable(recipe, overwrite, engine.replicas))
+        recipe, pretrained = engine.together(lambda: completed(recipe, spec))
+        given = transfer.changed(pretrained.spec, dropout=recipe.dropout) if pretrained else spec
+        resumes = engine.together(lambda: run.check_usable(recipe, overwrite, engine.replicas, given))
         engine.agree({"state to go on from": resumes})
-        task = engine.together(lambda: prepared(recipe, pretrained, engine.replicas))
+        task = engine.together(lambda: prepared(recipe, pretrained, engine.replicas, given))
 
-        keras.utils.set_random_seed(recipe.seed)
-        if recipe.deterministic:
-            tf.config.experimental.enable_op_determinism()
+        seed(recipe)
         metrics: dict[str, Any] = {}
         with contextlib.ExitStack() as lock:
             engine.together(lambda: lock.enter_context(run.locked()) if engine.is_chief else None)
@@ -106,12 +111,12 @@ def train(
                     run.create(task.recipe, task.spec, task.classes)
                 known = {"command": command, "strategy": engine.name, "replicas": engine.replicas}
                 known |= {"splits": dataclasses.asdict(task.splits), "unreadable": task.skip}
-                with _recorded(run, known) as metrics:
-                    _fit(task, engine, run, resumes, data_service, show, metrics)
+                with recorded(run, known) as metrics:
+                    fit(task, engine, run, resumes, metrics, data_service=data_service, show=show)
                     _finish(task, run, metrics)
                 (run / runs.STATE).unlink()  # a finished run does not go on
             else:
-                _fit(task, engine, run, resumes, data_service, None, metrics)
+                fit(task, engine, run, resumes, metrics, data_service=data_service)
         engine.gather("finished")  # a process that ends early looks like one that died
         return metrics if engine.is_chief else {}
 
@@ -140,32 +145,61 @@ class Task:
     skip: dict[str, list[str]]
     classes: list[str]
 
+    def training(self, recipe: Recipe, first_epoch: int, share: Share, service: str | None) -> tf.data.Dataset:
+        """Batches to train on; see `pipeline.batches`."""
+        return pipeline.batches(
+            self.builder,
+            self.splits.train,
+            recipe,
+            training=True,
+            skip=self.skip["train"],
+            first_epoch=first_epoch,
+            share=share,
+            service=service,
+        )
 
-def completed(recipe: Recipe) -> tuple[Recipe, GoogLeNet | None]:
-    """The recipe with what the trained network that it starts from decides, and that network."""
-    if not recipe.weights:
+    def validation(self, recipe: Recipe, share: Share) -> tf.data.Dataset:
+        """Batches that choose the best epoch."""
+        skip = self.skip["validation"]
+        return pipeline.batches(self.builder, self.splits.validation, recipe, training=False, skip=skip, share=share)
+
+
+def completed(recipe: Recipe, spec: Spec | None = None) -> tuple[Recipe, GoogLeNet | None]:
+    """The recipe with what a given network, or the trained one that it starts from, decides; and the trained one."""
+    pretrained = transfer.read(recipe.weights) if recipe.weights else None
+    own = pretrained.spec if pretrained else spec
+    if own is None:
         return recipe, None
-    pretrained = transfer.read(recipe.weights)
-    own = pretrained.spec
-    recipe = dataclasses.replace(
-        recipe, variant=own.variant, stem=own.stem, width_multiplier=own.width_multiplier, pixels=own.pixels
-    )
-    return recipe, pretrained
+    fields = {name: getattr(own, name) for name in ("variant", "stem", "width_multiplier", "pixels")}
+    if spec:
+        fields |= {"aux": spec.has_aux, "dropout": spec.dropout[0]}
+    return dataclasses.replace(recipe, **fields), pretrained
 
 
-def prepared(recipe: Recipe, pretrained: GoogLeNet | None, replicas: int) -> Task:
+def network(recipe: Recipe, builder: tfds.core.DatasetBuilder, given: Spec | None = None) -> Spec:
+    """The network of a recipe for the images and classes of its source; with the widths of another one if given."""
+    classes = sources.class_names(builder)
+    spec = recipes.network(recipe, pipeline.image_channels(builder), len(classes))
+    own = {name: getattr(given, name) for name in runs.STRUCTURE} if given else {}
+    return transfer.changed(spec, class_names=classes, **own)
+
+
+def prepared(recipe: Recipe, pretrained: GoogLeNet | None, replicas: int, given: Spec | None = None) -> Task:
     """Loads the source of a recipe and checks all that can be checked before a network is built.
+
+    Args:
+        recipe: completed.
+        pretrained: the network that it starts from, or None.
+        replicas: that share a step.
+        given: a network whose widths replace those of the recipe.
 
     Raises:
         ValueError: as `train`.
     """
     builder, splits = sources.load(recipe)
     classes = sources.class_names(builder)
-    spec = recipes.network(recipe, pipeline.image_channels(builder), len(classes))
-    spec = transfer.changed(spec, class_names=classes)
+    spec = network(recipe, builder, given)
     if pretrained:
-        own = pretrained.spec
-        spec = transfer.changed(spec, widths=own.widths, reduction=own.reduction, lrn=own.lrn)
         transfer.check_fits(pretrained.spec, spec, recipe.freeze_until)
     skip = readable(builder, splits, recipe)
     steps = pipeline.steps_per_epoch(builder, splits.train, shared(recipe, replicas), skip["train"], replicas)
@@ -212,9 +246,39 @@ def compiled(recipe: Recipe, spec: Spec, steps: int, weights: Mapping[str, float
     return model
 
 
-def _fit(task: Task, engine: Engine, run: RunFolder, resumes, data_service, show, metrics: dict[str, Any]) -> None:
-    """Trains from the start or from the saved state, and keeps `metrics` up to date meanwhile."""
-    recipe, spec, builder, skip = task.recipe, task.spec, task.builder, task.skip
+def seed(recipe: Recipe) -> None:
+    """Sets the recipe's seed for Python, NumPy and Keras, and TensorFlow's determinism where it asks for that."""
+    keras.utils.set_random_seed(recipe.seed)
+    if recipe.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def fit(
+    task: Task,
+    engine: Engine,
+    run: RunFolder,
+    resumes: bool,
+    metrics: dict[str, Any],
+    *,
+    until: int | None = None,
+    stop: callbacks.StopEarly | None = None,
+    data_service: str | None = None,
+    show: Callable[[int, int], keras.callbacks.Callback] | None = None,
+) -> None:
+    """Trains from the start or from the saved state.
+
+    Args:
+        task: or what has its `recipe`, `spec`, `steps`, `pretrained`, `training` and `validation`.
+        engine: whose devices train.
+        run: where the state is saved after every epoch.
+        resumes: whether to go on from there.
+        metrics: kept up to date meanwhile.
+        until: last epoch, of those that the recipe's schedule is made for; None for all.
+        stop: ends training early.
+        data_service, show: as `train`.
+    """
+    recipe, spec = task.recipe, task.spec
+    epochs = recipe.epochs if until is None else until
     with _precision(recipe.precision), _nan_shows(), _sigterm_ends():
         with engine.scope():
             falls = recipe.aux_schedule == "linear" and spec.has_aux
@@ -237,20 +301,15 @@ def _fit(task: Task, engine: Engine, run: RunFolder, resumes, data_service, show
         first_epoch = state.restore(model) if resumes else 0
         for row in history.rows:  # what the heads did before the run broke off
             heads.on_epoch_end(row["epoch"], row)
+        if stop:
+            stop.watch(history)
         metrics |= {"epochs": first_epoch, "best_epoch": best[0].best_epoch, "warnings": heads.warnings}
 
         def count(epoch, logs):
             metrics.update(epochs=epoch + 1, best_epoch=best[0].best_epoch)
 
         share = engine.share()
-        validation = pipeline.batches(
-            builder,
-            task.splits.validation,
-            shared(recipe, engine.replicas // share.of),  # the replicas of this process
-            training=False,
-            skip=skip["validation"],
-            share=share,
-        )
+        validation = task.validation(shared(recipe, engine.replicas // share.of), share)  # replicas of this process
         everywhere = [
             callbacks.StopOnDivergence(
                 task.steps, lambda: _kept(run, best[0].best_epoch) if engine.is_chief else "worker 0 says what is left"
@@ -265,25 +324,17 @@ def _fit(task: Task, engine: Engine, run: RunFolder, resumes, data_service, show
             history,
             keras.callbacks.TensorBoard(run / runs.TENSORBOARD, write_graph=False),
             state,
+            *([stop] if stop else []),
             keras.callbacks.LambdaCallback(on_epoch_end=count),
-            *([show(recipe.epochs, task.steps)] if show else []),
+            *([show(epochs, task.steps)] if show else []),
         ]
-        if first_epoch == recipe.epochs:  # it broke off after the last one
+        if first_epoch == epochs or (stop and stop.due()):  # it broke off after the last one
             return
         metrics |= engine.fit(
             model,
-            lambda share, service: pipeline.batches(
-                builder,
-                task.splits.train,
-                shared(recipe, engine.replicas),
-                training=True,
-                skip=skip["train"],
-                first_epoch=first_epoch,
-                share=share,
-                service=service,
-            ),
+            lambda share, service: task.training(shared(recipe, engine.replicas), first_epoch, share, service),
             data_service,
-            epochs=recipe.epochs,
+            epochs=epochs,
             initial_epoch=first_epoch,
             steps_per_epoch=task.steps,
             callbacks=everywhere + (on_chief if engine.is_chief else []),
@@ -348,7 +399,7 @@ def _sigterm_ends() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _recorded(run: RunFolder, known: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def recorded(run: RunFolder, known: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Keeps `metrics.json` true: "running" from the start, and how it ended whatever happens."""
     before = run.metrics()["seconds"] if (run / runs.METRICS).is_file() else 0.0
     began = time.monotonic()
