@@ -18,7 +18,7 @@ from training.recipe import Recipe, preset
 
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
 RunPath = tyro.conf.Positional[Path]
-LAUNCHABLE = ("train",)  # the subcommands that know what to do as one process of a cluster
+LAUNCHABLE = ("train", "tune")  # the subcommands that know what to do as one process of a cluster
 
 
 @dataclasses.dataclass
@@ -28,6 +28,9 @@ class Train:
     settings: Annotated[Recipe, Fields]
     recipe: str = "digits"
     """Where the defaults below come from: digits, fashion, paper, quick, modern, or a .json file."""
+    spec: Path | None = None
+    """A spec.json (of a run, or a search's best) whose network replaces the recipe's; input and classes are the
+    source's."""
     out: Path | None = None
     """Folder of the run; none: runs/RECIPE-TIME."""
     overwrite: bool = False
@@ -41,15 +44,49 @@ class Train:
 
 
 @dataclasses.dataclass
+class Tune:
+    """Search the widths of the Inception branches under a budget; leave trials, the best network and a report."""
+
+    settings: Annotated[Recipe, Fields]
+    recipe: str = "digits"
+    """Where the defaults below come from: digits, fashion, paper, quick, modern, or a .json file."""
+    space: str = "branches"
+    """branches: a multiplier by branch type; stages: by stage and branch; blocks: all 54 widths."""
+    also: tuple[Literal["learning_rate", "weight_decay", "aux_weight", "dropout", "normalisation"], ...] = ()
+    """What else to search, of the recipe."""
+    tuner: str = "bayesian"
+    """random, hyperband, bayesian, grid or evolution."""
+    trials: int | None = 20
+    """Trials in all; None: as many as grid or hyperband want."""
+    max_params: float | None = None
+    """Most parameters of a network, at inference."""
+    max_macs: float | None = None
+    """Most multiply-accumulates for one image."""
+    keep_macs: float | None = None
+    """Multiply-accumulates within this share of the paper's widths', e.g. 0.05."""
+    objective: str | None = None
+    """A column of history.csv, or accuracy_per_mac; none: validation top-1, of the Polyak average if there is one."""
+    patience: int | None = None
+    """Epochs without a better objective that end a trial; none: never."""
+    max_failures: int = 3
+    """Failed trials in a row that end the search."""
+    strategy: Literal["default", "mirrored", "tpu"] | None = None
+    """Which devices share a step of each trial."""
+    out: Path | None = None
+    """Folder of the search; the same command goes on there. None: runs/tune-SPACE-TIME."""
+
+
+@dataclasses.dataclass
 class Launch:
-    """Run COMMAND (train, with all its own flags) as a cluster on this machine: launch --workers 2 COMMAND."""
+    """Run COMMAND (train or tune, with all its own flags) as a cluster on this machine: launch --workers 2 COMMAND."""
 
     workers: int
-    """Processes that train."""
+    """Processes that train, or that run the trials of tune beside a chief."""
     parameter_servers: int = 0
     """Processes that hold the variables, for asynchronous SGD; there is a chief as well then. TensorFlow only."""
-    restarts: int = 0
-    """How many failures are followed by a new start, of the cluster or of a parameter server's worker."""
+    restarts: int | None = None
+    """How many failures are followed by a new start, of the cluster, or of a worker alone under parameter servers and
+    in tune; none: 0, in tune 3."""
 
 
 @dataclasses.dataclass
@@ -235,8 +272,11 @@ def _with_preset(argv: list[str]):
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", default="digits")
     named = parser.parse_known_args(argv)[0].recipe
-    train = tyro.conf.subcommand("train", default=Train(preset(named), recipe=named))
-    return Annotated[Train, train] | Other
+    settings = preset(named)
+    train = tyro.conf.subcommand("train", default=Train(settings, recipe=named))
+    repeatable = dataclasses.replace(settings, deterministic=True)  # else the same seed finds other trials
+    tune = tyro.conf.subcommand("tune", default=Tune(repeatable, recipe=named))
+    return Annotated[Train, train] | Annotated[Tune, tune] | Other
 
 
 def _prepare_tensorflow() -> None:
@@ -261,8 +301,9 @@ def _prepare_tensorflow() -> None:
             os.close(stderr)
 
 
-def _folder(command: Train) -> Path:
-    return command.out or Path("runs", f"{Path(command.recipe).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+def _folder(command: Train | Tune) -> Path:
+    name = Path(command.recipe).stem if isinstance(command, Train) else f"tune-{command.space}"
+    return command.out or Path("runs", f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
 
 
 def _train(command: Train, argv: list[str]) -> None:
@@ -270,6 +311,7 @@ def _train(command: Train, argv: list[str]) -> None:
 
     if command.strategy == "data-parallel":
         os.environ.setdefault("KERAS_BACKEND", "jax")
+    from inception_v1.spec import read_spec
     from training import report
     from training.train import train
 
@@ -278,6 +320,7 @@ def _train(command: Train, argv: list[str]) -> None:
     metrics = train(
         command.settings,
         folder,
+        spec=read_spec(command.spec) if command.spec else None,
         strategy=command.strategy,
         cluster_timeout=command.cluster_timeout,
         overwrite=command.overwrite,
@@ -291,15 +334,48 @@ def _train(command: Train, argv: list[str]) -> None:
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
 
 
+def _tune(command: Tune, argv: list[str]) -> None:
+    from rich.console import Console
+
+    from tuning import Budget, report, search
+
+    console = Console()
+    folder = _folder(command)
+    results = search(
+        folder,
+        command.space,
+        recipe=command.settings,
+        tuner=command.tuner,
+        trials=command.trials,
+        budget=Budget(command.max_params, command.max_macs, command.keep_macs),
+        also=command.also,
+        objective=command.objective,
+        patience=command.patience,
+        max_failures=command.max_failures,
+        strategy=command.strategy,
+        show=lambda standing: console.print(report.line(standing), highlight=False, soft_wrap=True),
+        progress=(lambda epochs, steps: report.Steps(console, epochs, steps)) if console.is_terminal else None,
+    )
+    if not results:  # a worker
+        return
+    report.write(folder, results)
+    console.print(report.table(results))
+    console.print(f"report: {folder / report.REPORT / report.PAGE}", highlight=False, soft_wrap=True)
+
+
 def _launch(command: Launch, argv: list[str]) -> int:
     from training.launch import launch
 
     inner = _launched(argv)
     parsed = _parse(inner)  # what is wrong with it is said once, before anything starts
-    if isinstance(parsed, Train) and parsed.out is None:  # else each process would name its own, after the time
+    tunes = isinstance(parsed, Tune)
+    if isinstance(parsed, Train | Tune) and parsed.out is None:  # else each process would name its own, after the time
         inner = [*inner, "--out", str(_folder(parsed))]
     if getattr(parsed, "overwrite", False) and command.restarts:
         raise ValueError("Expected --restarts without --overwrite, which would begin anew each time; Received: both.")
+    if tunes and command.parameter_servers:
+        raise ValueError("Expected no parameter servers in tune, whose trials run apart; Received: some.")
+    restarts = (3 if tunes else 0) if command.restarts is None else command.restarts
     jax = os.environ.get("KERAS_BACKEND") == "jax" or getattr(parsed, "strategy", None) == "data-parallel"
     sys.stdout.reconfigure(errors="replace")
     return launch(
@@ -307,8 +383,8 @@ def _launch(command: Launch, argv: list[str]) -> int:
         command.workers,
         functools.partial(print, flush=True),
         parameter_servers=command.parameter_servers,
-        restarts=command.restarts,
-        environment="jax" if jax else "tensorflow",
+        restarts=restarts,
+        environment="keras-tuner" if tunes else "jax" if jax else "tensorflow",
     )
 
 
@@ -419,6 +495,7 @@ def _summary(command: Summary, argv: list[str]) -> None:
 
 _RUN = {
     Train: _train,
+    Tune: _tune,
     Launch: _launch,
     Evaluate: _evaluate,
     Compare: _compare,

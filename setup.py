@@ -9,7 +9,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=["inception_v1", "inception_v1.weights", "training"],
+    packages=["inception_v1", "inception_v1.weights", "training", "tuning"],
     py_modules=["googlenet"],
     package_data={"inception_v1": ["imagenet_classes.txt", "inception5h_classes.txt"]},
     install_requires=[
@@ -17,7 +17,7 @@ setup(
         "tensorflow>=2.21",  # tf.io.decode_image reads WebP
         "tensorflow-datasets>=4.9.10",
         "importlib-resources",  # tensorflow-datasets imports it without asking for it
-        "keras-tuner>=1.4.8",
+        "keras-tuner[bayesian]>=1.4.8",
         "tf2onnx>=1.17",
         "onnx>=1.17",
         "protobuf>=5",

@@ -43,14 +43,14 @@ def launch(
     *,
     parameter_servers: int = 0,
     restarts: int = 0,
-    environment: Literal["tensorflow", "jax"] = "tensorflow",
+    environment: Literal["tensorflow", "jax", "keras-tuner"] = "tensorflow",
     grace: float = GRACE,
 ) -> int:
     """Runs a command as every task of a cluster; call it from the main thread.
 
-    Without parameter servers all workers must end well. With them there is a chief too, whose end is everyone's, and a
-    worker that dies is started again alone, on its address. Any other failure ends, and starts again, all. SIGINT,
-    SIGTERM and SIGHUP end all, unless this process ignores them; a second SIGINT does so at once.
+    Without parameter servers all workers must end well. With them, and with Keras Tuner, there is a chief too, whose
+    end is everyone's, and a worker that dies is started again alone, on its address. Any other failure ends, and starts
+    again, all. SIGINT, SIGTERM and SIGHUP end all, unless this process ignores them; a second SIGINT does so at once.
 
     Args:
         command: the whole argv of each process.
@@ -58,7 +58,8 @@ def launch(
         show: takes each line, "[worker 0] ...", on a thread; what it raises ends all, and is raised again.
         parameter_servers: processes that hold variables; TensorFlow only.
         restarts: how many failures in all are followed by a new start; exit status 2 never is.
-        environment: which variables tell a process its task: TF_CONFIG, or those of `keras.distribution.initialize`.
+        environment: which variables tell a process its task: TF_CONFIG, those of `keras.distribution.initialize`, or
+            those of Keras Tuner's chief and workers.
         grace: seconds that processes have to end before they are killed.
 
     Returns:
@@ -72,12 +73,15 @@ def launch(
     for name, least in {"workers": 1, "parameter_servers": 0, "restarts": 0}.items():
         if locals()[name] < least:
             raise ValueError(f"Expected {name} to be {least} or more; Received: {name}={locals()[name]}.")
-    if environment == "jax" and parameter_servers:
-        raise ValueError(f"Expected no parameter servers with JAX; Received: parameter_servers={parameter_servers}.")
+    if environment != "tensorflow" and parameter_servers:
+        raise ValueError(
+            f"Expected parameter servers with TensorFlow only; Received: parameter_servers={parameter_servers}."
+        )
     with _caught() as received, _Cluster(command, restarts, received, grace, show) as cluster:
         while True:
             cluster.start(_variables(workers, parameter_servers, environment))
-            status = cluster.wait({"chief"} if parameter_servers else {f"worker {i}" for i in range(workers)})
+            chief = parameter_servers or environment == "keras-tuner"
+            status = cluster.wait({"chief"} if chief else {f"worker {i}" for i in range(workers)})
             if status and received:
                 return 128 + received[0]
             if status in (0, USER_ERROR) or not (restart := cluster.restart()):
@@ -87,6 +91,11 @@ def launch(
 
 def _variables(workers: int, parameter_servers: int, environment: str) -> dict[str, dict[str, str]]:
     """What each process finds in its environment, by its name: "chief", "worker 0", "ps 0"; on new free ports."""
+    if environment == "keras-tuner":
+        host, _, port = _free_addresses(1)[0].partition(":")
+        shared = {"KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port}
+        names = ["chief", *(f"worker {i}" for i in range(workers))]
+        return {name: {**shared, "KERASTUNER_TUNER_ID": name.replace(" ", "")} for name in names}
     sizes = {"worker": workers}
     if parameter_servers:
         sizes = {"chief": 1, **sizes, "ps": parameter_servers}
@@ -207,9 +216,8 @@ class _Cluster:
         return 128 + first
 
     def _start(self, name: str) -> None:
-        inherited = {
-            k: v for k, v in os.environ.items() if k != "TF_CONFIG" and not k.startswith("KERAS_DISTRIBUTION_")
-        }
+        others = ("TF_CONFIG", "KERAS_DISTRIBUTION_", "KERASTUNER_")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(others)}
         process = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,

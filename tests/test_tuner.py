@@ -1,0 +1,469 @@
+"""Searches: oracles and folders with made-up trials, then real trials that are killed, shared and mirrored."""
+
+import contextlib
+import csv
+import dataclasses
+import math
+import re
+import signal
+import sys
+
+import keras
+import keras_tuner as kt
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+
+import googlenet
+import tuning
+from inception_v1 import Spec, cost
+from training import run as runs
+from training.recipe import PRESETS
+from training.run import RunFolder
+from tuning import oracles, tuner
+from tuning.reading import last_line
+from tuning.space import Budget, Space
+
+from .test_multiworker import processes
+from .test_strategy import MAIN, ROOT, TWO_CPUS, done, metrics
+
+KEPT = Budget(keep_macs=0.05)
+
+
+@pytest.fixture
+def recipe(data_dir):
+    return dataclasses.replace(
+        PRESETS["digits"],
+        data_dir=data_dir,
+        variant="plain",
+        aux=False,
+        epochs=4,
+        train_split="train[:64]",
+        validation_split="test[:9]",
+    )
+
+
+class MadeUp:
+    """In place of training: an accuracy that rises to what the multipliers say, best at 1.4, 0.7, 1.4, ...
+
+    Attributes:
+        trained: (folder, values, last epoch) of each call.
+        trouble: what the n-th call raises.
+    """
+
+    def __init__(self):
+        self.trained, self.trouble = [], {}
+
+    def train(self, tuner, folder, values, until):
+        self.trained.append((folder, values, until))
+        if len(self.trained) in self.trouble:
+            raise self.trouble[len(self.trained)]
+        run = RunFolder(folder)
+        run.create(tuner._space.recipe_of(values), tuner._space.network(values), list("0123456789"))
+        off = [(math.log(value) - 0.35 * (-1) ** place) ** 2 for place, value in enumerate(values.values())]
+        goal = 0.9 - sum(off) / len(off)
+        rows = [
+            {"epoch": e, "val_main_accuracy": goal * (1 - 0.5 ** (e + 1)), "loss": 0.2, "val_loss": 0.1}
+            for e in range(until)
+        ]
+        with (run / runs.HISTORY).open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        runs.write_json(run / runs.METRICS, {"status": "finished", "epochs": until, "seconds": 1.0})
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    made_up = MadeUp()
+    monkeypatch.setattr(tuner._Tuner, "_train", lambda *arguments: made_up.train(*arguments))
+    monkeypatch.setattr(tuner.train, "prepared", lambda *_: None)
+    monkeypatch.setattr(tuner, "IDLE", 0)
+    return made_up
+
+
+@pytest.fixture
+def search(recipe, tmp_path, made_up):
+    """A search of made-up trials."""
+
+    def run(folder="search", space="branches", **changes):
+        return tuning.search(tmp_path / folder, space, **{"recipe": recipe, "budget": KEPT, "trials": 8} | changes)
+
+    return run
+
+
+def told(found):
+    return [(trial.number, trial.status, trial.values, trial.score) for trial in found.trials]
+
+
+@pytest.mark.parametrize("name", oracles.TUNERS)
+@pytest.mark.parametrize("space", ["branches", "stages"])
+def test_each_tuner_starts_from_the_paper_and_keeps_the_budget(name, space, search):
+    found = search(space=space, tuner=name, trials=14)
+    assert [trial.number for trial in found.trials] == list(range(14))
+    assert {trial.status for trial in found.trials} == {"COMPLETED"}
+    start = found.trials[0]
+    assert set(start.values.values()) == {1.0}
+    for trial in found.trials:
+        counted = cost(trial.spec).without_aux()
+        assert (trial.params, trial.macs) == (counted.params, counted.macs)
+        assert abs(trial.macs / start.macs - 1) <= 0.05
+    if name != "hyperband":  # which goes on with some of them
+        assert len({str(trial.spec.block_widths()) for trial in found.trials}) == 14
+
+
+@pytest.mark.parametrize("name", oracles.TUNERS)
+def test_the_same_seed_makes_the_same_trials(name, search, recipe):
+    first, second, other = (
+        search(str(number), tuner=name, recipe=dataclasses.replace(recipe, seed=seed))
+        for number, seed in enumerate((0, 0, 1))
+    )
+    assert told(first) == told(second)
+    assert (told(first) == told(other)) is (name == "grid")
+
+
+@pytest.mark.parametrize(("name", "trials"), [("bayesian", 16), ("evolution", 60)])
+def test_a_search_that_learns_beats_chance(name, trials, search, recipe):
+    """By the best score, which random search knows only to approach; mean of two seeds."""
+    best = {name: [], "random": []}
+    for one, scores in best.items():
+        for seed in range(2):
+            changes = {"recipe": dataclasses.replace(recipe, seed=seed), "trials": trials, "tuner": one}
+            scores.append(search(f"{one}{seed}", "stages", **changes).best.score)
+    assert np.mean(best[name]) > np.mean(best["random"]) + 0.005
+
+
+class Died(BaseException):
+    """The process was killed."""
+
+
+@pytest.mark.parametrize("name", oracles.TUNERS)
+def test_a_search_killed_at_any_write_ends_like_one_that_was_not(name, search, made_up, monkeypatch):
+    whole = search("whole", tuner=name)
+    real, writes = oracles.written_whole, {"left": 0}
+
+    class Dying(contextlib.AbstractContextManager):
+        """Writes a file, and dies before or after the one whose turn it is."""
+
+        def __init__(self, path):
+            self._real = real(path)
+
+        def __enter__(self):
+            self._count()
+            return self._real.__enter__()
+
+        def __exit__(self, *error):
+            self._real.__exit__(*error)
+            self._count()
+
+        def _count(self):
+            writes["left"] -= 1
+            if writes["left"] == 0:
+                raise Died
+
+    monkeypatch.setattr(oracles, "written_whole", Dying)
+    deaths = 0
+    for left in range(1, 100, 3):
+        writes["left"] = left
+        try:
+            found = search("broken", tuner=name)
+            break
+        except Died:
+            deaths += 1
+    assert deaths > 5
+    assert told(found) == told(whole)
+
+
+def test_failed_trials_are_recorded_and_the_search_goes_on(search, made_up):
+    made_up.trouble = {2: ValueError("Expected a finite loss"), 4: MemoryError("too much"), 5: RuntimeError("a\nb")}
+    standings = []
+    found = search(tuner="random", show=standings.append)
+    failed = {
+        trial.number: (trial.score, last_line(trial.message)) for trial in found.trials if trial.status == "FAILED"
+    }
+    assert failed == {
+        1: (None, "ValueError: Expected a finite loss"),
+        3: (None, "MemoryError: too much"),
+        4: (None, "b"),
+    }
+    assert [trial.number for trial in found.completed] == [0, 2, 5, 6, 7]
+    assert found.best.score == max(trial.score for trial in found.completed)
+    assert [standing.ended for standing in standings] == list(range(1, 9))
+    assert standings[1].best.trial_id == "0"
+    assert standings[-1].seconds_left == 0
+
+
+def test_too_many_failures_in_a_row_end_the_search(search, made_up):
+    made_up.trouble = {number: ValueError("Expected a finite loss") for number in (2, 4, 5)}
+    with pytest.raises(ValueError, match=r"fewer than 2 failed trials in a row .*: 2, the last with .*a finite loss'"):
+        search(max_failures=2)
+    assert len(made_up.trained) == 5
+    with pytest.raises(ValueError, match="fewer than 2 failed trials in a row"):
+        search(max_failures=2)
+    assert len(made_up.trained) == 5
+    assert [t.status[0] for t in search(max_failures=3).trials] == list("CFCFFCCC")
+
+
+def test_a_disk_that_is_full_ends_the_search_at_once(search, made_up):
+    made_up.trouble = {3: OSError(28, "No space left on device")}
+    with pytest.raises(OSError, match="No space left"):
+        search()
+    assert told(search()) == told(search("whole"))
+
+
+def test_a_trial_that_takes_its_process_along_is_given_up(search, made_up):
+    """As the system does where memory ends; three times, which it says."""
+    made_up.trouble = {number: Died() for number in (2, 3, 4)}
+    real, files = tuner._counted, []
+
+    @contextlib.contextmanager
+    def killed(folder):
+        entered = real(folder)
+        entered.__enter__()
+        files.append(entered)  # never left
+        yield
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuner, "_counted", killed)
+        for _ in range(3):
+            with pytest.raises(Died):
+                search()
+        found = search()
+    assert (
+        last_line(found.trials[1].message)
+        == "ValueError: Expected the process to outlive epoch 1; Received: 3 kills in it."
+    )
+    assert len(found.completed) == 7
+
+
+def test_more_trials_go_on_with_a_search(search, made_up):
+    short = search(trials=5)
+    assert told(search(trials=12))[:5] == told(short)
+    assert len(made_up.trained) == 12
+    assert told(search(trials=12)) == told(tuner.read(made_up.trained[0][0].parents[2]))
+    assert len(made_up.trained) == 12
+
+
+def test_hyperband_goes_on_with_the_best(search, made_up, recipe):
+    found = search(tuner="hyperband", trials=None, recipe=dataclasses.replace(recipe, epochs=9))
+    begun = {}
+    for folder, values, until in made_up.trained:
+        begun.setdefault(tuple(values.values()), []).append((until, folder))
+    assert sorted({until for runs_ in begun.values() for until, _ in runs_}) == [1, 3, 9]
+    longest = max(begun.values(), key=len)
+    assert [until for until, _ in longest] == [1, 3, 9]
+    assert found.best.epochs == 9
+
+
+def test_accuracy_for_the_work(search):
+    found = search(objective="accuracy_per_mac", tuner="random", budget=Budget())
+    for trial in found.trials:
+        share = trial.macs / found.trials[0].macs
+        assert trial.score == pytest.approx(trial.metrics["val_main_accuracy"] / share)
+    assert found.best.macs < found.trials[0].macs
+
+
+def test_a_loss_is_minimised(search):
+    found = search(objective="val_loss", tuner="random")
+    assert (found.direction, found.best.score) == ("min", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": "branch"}, "Did you mean 'branches'?"),
+        ({"tuner": "bayes"}, "Did you mean 'bayesian'?"),
+        ({"trials": 0}, "trials to be 1 or more; Received: trials=0"),
+        ({"trials": None}, "a number of trials with tuner 'bayesian'"),
+        ({"max_failures": 0}, "max_failures to be 1 or more"),
+        ({"patience": 0}, "patience to be 1 or more"),
+        ({"strategy": "multiworker"}, "strategy to be one of 'default', 'mirrored', 'tpu'"),
+        (
+            {"objective": "val_accuracy"},
+            "'val_main_accuracy', 'val_main_top5_accuracy', 'val_loss', 'accuracy_per_mac'",
+        ),
+        ({"objective": "val_aux1_accuracy"}, "objective to be one of"),  # there are no such heads
+        ({"budget": Budget(max_macs=1000.0)}, "its smallest network has"),
+        ({"datasets": (1, 2)}, "Expected a network"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_done(changes, message, search, made_up, tmp_path):
+    with pytest.raises(ValueError, match="Expected") as error:
+        search(**changes)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not made_up.trained
+    assert not (tmp_path / "search").exists()
+
+
+def test_the_folder_of_another_search_is_refused_with_the_difference(search, recipe, tmp_path, made_up):
+    search(trials=2)
+    for changes, message in [
+        ({"tuner": "random"}, "a search with tuner 'bayesian', not 'random'."),
+        ({"space": "stages"}, "a search with space 'branches', not 'stages'."),
+        ({"budget": Budget(keep_macs=0.1)}, "a search with keep_macs 0.05, not 0.1."),
+        ({"recipe": dataclasses.replace(recipe, seed=1, epochs=5)}, "a search with epochs 4, not 5, seed 0, not 1."),
+    ]:
+        with pytest.raises(ValueError, match="Expected a new folder for the search") as error:
+            search(**changes)
+        assert str(error.value).endswith(message)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match=r"holds no search\.json and is left alone"):
+        search("full")
+    with pytest.raises(ValueError, match="is a file"):
+        search("full/letter.txt")
+    with RunFolder(tmp_path / "search").locked(), pytest.raises(ValueError, match="no run is using"):
+        search(trials=2)
+    assert len(made_up.trained) == 2
+
+
+def test_a_users_own_tuner_builds_networks_in_the_budget(tmp_path):
+    """With Keras Tuner's own random search; both trials train alike where their values are alike."""
+    start = Spec("plain", input_shape=(32, 32, 1), classes=10, aux=False, width_multiplier=0.2)
+    space = Space("branches", start, dataclasses.replace(PRESETS["digits"], epochs=1), budget=KEPT)
+    hypermodel = tuning.GoogLeNetHyperModel(space, steps_per_epoch=2)
+    images = np.random.default_rng(0).normal(size=(16, 32, 32, 1)).astype("float32")
+    labels = np.arange(16) % 10
+    own = kt.RandomSearch(
+        hypermodel, kt.Objective("val_main_accuracy", "max"), max_trials=2, seed=1, directory=tmp_path, overwrite=True
+    )
+    own.search(images, labels, validation_data=(images, labels), epochs=1, batch_size=8, verbose=0)
+    trials = own.oracle.get_best_trials(2)
+    assert [trial.status for trial in trials] == ["COMPLETED"] * 2
+    for trial in trials:
+        model = hypermodel.build(trial.hyperparameters)
+        assert abs(cost(model).without_aux().macs / space.reference[1] - 1) <= 0.05
+    first, second = (hypermodel.build(trials[0].hyperparameters) for _ in range(2))
+    for model in (first, second):
+        hypermodel.fit(trials[0].hyperparameters, model, images, labels, batch_size=8, verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(first.get_weights(), second.get_weights()))
+
+
+def test_a_script_searches_on_its_own_datasets(tmp_path, recipe):
+    start = Spec("plain", input_shape=(32, 32, 1), classes=3, aux=False, width_multiplier=0.2)
+    images = np.random.default_rng(0).normal(size=(20, 32, 32, 1)).astype("float32")
+    labels = np.arange(20) % 3
+    ds = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8, drop_remainder=True)
+    common = {"recipe": dataclasses.replace(recipe, epochs=2), "network": start, "tuner": "random", "budget": KEPT}
+    found = tuning.search(tmp_path / "own", trials=2, datasets=(ds, ds), **common)
+    assert [trial.status for trial in found.trials] == ["COMPLETED"] * 2, found.trials[0].message
+    assert [trial.epochs for trial in found.trials] == [2, 2]
+    model = keras.saving.load_model(tmp_path / "own/trials/trial_1/run/best.keras", compile=False)
+    scores = model.evaluate(ds, return_dict=True, verbose=0) if model.compile("sgd") is None else {}
+    assert scores["main_accuracy"] == pytest.approx(found.trials[1].score)
+    for bad, message in [
+        ((ds, ds.repeat()), "Expected finite datasets"),
+        ((ds, ds.map(lambda image, label: image)), "Expected datasets of"),
+        ((ds.map(lambda image, label: (image[:, :16], label)), ds), "Expected datasets of"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            tuning.search(tmp_path / "bad", trials=2, datasets=bad, **common)
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_trial_ends_early(tmp_path, recipe):
+    """Its rate is so low that nothing changes: of equals the first counts as the best."""
+    recipe = dataclasses.replace(
+        recipe, learning_rate=1e-9, weight_decay=0.0, epochs=5, warmup_epochs=0, width_multiplier=0.1
+    )
+    found = tuning.search(tmp_path / "s", recipe=recipe, tuner="random", trials=1, patience=2)
+    assert [trial.epochs for trial in found.trials] == [3]
+
+
+FLAGS = "tune --space branches --tuner evolution --trials 3 --keep-macs 0.05 --variant plain --no-aux --epochs 3 "
+FLAGS += "--width-multiplier 0.2 --train-split train[:64] --validation-split test[:20] --batch-size 32 "
+FAULT = """
+import os, signal, sys
+import googlenet
+from training import callbacks
+
+own = callbacks.StopOnDivergence.on_train_batch_end
+steps = []
+
+def at_a_step(self, batch, logs=None):
+    own(self, batch, logs)
+    steps.append(batch)
+    if len(steps) == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+callbacks.StopOnDivergence.on_train_batch_end = at_a_step
+sys.exit(googlenet.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    """A search that nothing disturbed; in a process of its own, since determinism stays once it is on."""
+    folder = tmp_path_factory.mktemp("tuner") / "whole"
+    output = done([sys.executable, "-c", MAIN, f"{FLAGS} --data-dir {data_dir} --out {folder}"])
+    assert output.count("best") >= 3
+    return folder
+
+
+def test_a_killed_search_goes_on_in_the_midst_of_a_trial(whole, data_dir, tmp_path):
+    """SIGKILL in the second epoch of the second trial: steps 1 to 6 are the first one's."""
+    flags = [*FLAGS.split(), "--data-dir", data_dir, "--out", str(tmp_path / "search")]
+    with processes([([sys.executable, "-c", FAULT.format(step=10), *flags], {"PYTHONPATH": str(ROOT)})]) as (process,):
+        output = process.communicate(timeout=200)[0]
+    assert process.returncode == -signal.SIGKILL, output[-2000:]
+    assert metrics(tmp_path / "search/trials/trial_1/run")["status"] == "running"
+    kept = (tmp_path / "search/trials/trial_1/run/history.csv").read_text()
+    assert len(kept.splitlines()) == 2
+    done([sys.executable, str(ROOT / "googlenet.py"), *flags])
+    assert told(tuner.read(tmp_path / "search")) == told(tuner.read(whole))
+    for number in range(3):
+        history = f"trials/trial_{number}/run/history.csv"
+        assert (tmp_path / "search" / history).read_text() == (whole / history).read_text()
+    assert (tmp_path / "search/trials/trial_1/run/history.csv").read_text().startswith(kept)
+
+
+def test_the_best_network_is_trained_as_it_is(whole, tmp_path, capsys):
+    best = tuner.read(whole).best
+    flags = ["train", "--recipe", str(whole / "best/recipe.json"), "--epochs", "1", "--no-deterministic"]
+    flags += ["--out", str(tmp_path / "run")]
+    assert googlenet.main([*flags, "--spec", str(whole / "best/spec.json")]) == 0
+    spec = keras.saving.load_model(tmp_path / "run/best.keras", compile=False).spec
+    assert spec.block_widths() == best.spec.block_widths()
+    assert cost(spec).without_aux().macs == best.macs
+    run = RunFolder(tmp_path / "run")
+    runs.write_json(run / runs.METRICS, run.metrics() | {"status": "interrupted"})
+    (run / runs.STATE).touch()
+    assert googlenet.main(flags) == 2
+    assert "a run with widths {'3a': Widths(conv1=" in capsys.readouterr().err
+
+
+def test_two_workers_share_a_search_and_one_may_die(data_dir, tmp_path):
+    """The second worker to begin a trial is killed in it; it starts again alone and goes on with that trial."""
+    folder = tmp_path / "search"
+    flags = [*FLAGS.replace("evolution --trials 3", "random --trials 5").split(), "--data-dir", data_dir]
+    command = [sys.executable, str(ROOT / "googlenet.py"), "launch", "--workers", "2", *flags, "--out", str(folder)]
+    with processes([(command, {"PYTHONPATH": str(ROOT)})]) as (launcher,):
+        lines = []
+        for line in launcher.stdout:
+            lines.append(line)
+            if "[chief] 1/5  trial" in line:
+                worker = next(
+                    p
+                    for p in psutil.Process(launcher.pid).children()
+                    if "worker1" in p.environ()["KERASTUNER_TUNER_ID"]
+                )
+                worker.kill()
+        assert launcher.wait(200) == 0, "".join(lines)
+    output = "".join(lines)
+    assert "[launch] worker 1 was killed by SIGKILL; starting it again, restart 1 of 3" in output
+    found = tuner.read(folder)
+    assert [trial.status for trial in found.trials] == ["COMPLETED"] * 5
+    assert [trial.epochs for trial in found.trials] == [3] * 5
+    assert len(re.findall(r"^\[chief\] \d/5  trial \d  val_main_accuracy 0\.\d{4}  best ", output, re.MULTILINE)) == 5
+    assert (folder / "report/report.html").is_file()
+
+
+def test_the_devices_of_a_trial_share_its_steps(data_dir, tmp_path):
+    flags = (
+        f"{FLAGS.replace('--trials 3', '--trials 1')} --data-dir {data_dir} --strategy mirrored --out {tmp_path / 's'}"
+    )
+    done([sys.executable, "-c", TWO_CPUS + MAIN, flags])
+    assert metrics(tmp_path / "s/trials/trial_0/run")["replicas"] == 2
+    assert [trial.status for trial in tuner.read(tmp_path / "s").trials] == ["COMPLETED"]
