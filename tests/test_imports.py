@@ -55,8 +55,18 @@ def test_training_imports_neither_tuning_nor_the_command_line(path):
     assert not [name for name in imported(path) if name.split(".")[0] in ("tuning", "googlenet", "tests", "benchmarks")]
 
 
+@pytest.mark.parametrize("path", modules("tuning"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_tuning_does_not_import_the_command_line(path):
+    assert not [name for name in imported(path) if name.split(".")[0] in ("googlenet", "tests", "benchmarks")]
+
+
+def test_spaces_need_neither_keras_nor_tensorflow_where_they_are_sampled():
+    own = set(imported(ROOT / "tuning" / "space.py", top_level=True))
+    assert not {name for name in own if name.split(".")[0] in ("keras", "tensorflow", "keras_tuner")}
+
+
 def test_the_command_line_imports_lazily():
-    heavy = {"keras", "tensorflow", "matplotlib", "inception_v1", "training.train", "training.report"}
+    heavy = {"keras", "tensorflow", "matplotlib", "inception_v1", "training.train", "training.report", "tuning"}
     assert not heavy & set(imported(ROOT / "googlenet.py", top_level=True))
     code = "import sys, googlenet; print([m for m in ('keras', 'tensorflow', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

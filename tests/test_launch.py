@@ -113,6 +113,29 @@ def test_jax_reads_keras_variables_and_no_others(monkeypatch):
         }
 
 
+def test_a_search_gets_keras_tuners_variables_and_a_worker_of_it_starts_again_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "stale")
+    code = f"""
+        own = {{k: v for k, v in os.environ.items() if k.startswith(('KERASTUNER_', 'TF_CONF'))}}
+        print(own, flush=True)
+        meet(3)
+        if own["KERASTUNER_TUNER_ID"] == "worker0" and not os.path.exists({str(tmp_path / "died")!r}):
+            open({str(tmp_path / "died")!r}, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        meet(4)  # the new one too
+        time.sleep(0 if own["KERASTUNER_TUNER_ID"] == "chief" else 99)
+    """
+    status, lines = run(code, 2, environment="keras-tuner", restarts=1)
+    assert status == 0, lines
+    found = {name: [eval(line) for line in said(lines, name)] for name in ("chief", "worker 0", "worker 1")}
+    assert [len(each) for each in found.values()] == [1, 2, 1]
+    port = found["chief"][0]["KERASTUNER_ORACLE_PORT"]
+    for name, each in found.items():
+        expected = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+        assert each == [{**expected, "KERASTUNER_TUNER_ID": name.replace(" ", "")}] * len(each)
+
+
 def test_lines_stay_whole_and_in_order():
     code = """
         for i in range(300):
@@ -242,7 +265,7 @@ def test_the_chiefs_end_is_everyones():
         ({"restarts": -1}, "restarts to be 0 or more; Received: restarts=-1"),
         (
             {"environment": "jax", "parameter_servers": 1},
-            "no parameter servers with JAX; Received: parameter_servers=1",
+            "parameter servers with TensorFlow only; Received: parameter_servers=1",
         ),
     ],
 )
@@ -369,6 +392,13 @@ def test_the_command_line_splits_flags_from_flags(launched, monkeypatch):
     assert launched.pop()[2]["environment"] == "jax"
 
 
+def test_workers_of_a_search_may_die_three_times(launched):
+    googlenet.main(["launch", "--workers", "2", "tune", "--space", "stages"])
+    command, _, settings = launched.pop()
+    assert settings == {"parameter_servers": 0, "restarts": 3, "environment": "keras-tuner"}
+    assert re.fullmatch(r"runs/tune-stages-\d{8}-\d{6}", command[-1])
+
+
 def test_all_processes_work_in_one_folder(launched):
     googlenet.main(["launch", "--workers", "2", "train", "--recipe", "fashion"])
     command = launched.pop()[0]
@@ -379,7 +409,8 @@ def test_all_processes_work_in_one_folder(launched):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("launch", "Expected the flags of launch, then train with its own; Received: launch."),
+        ("launch", "Expected the flags of launch, then train or tune with its own; Received: launch."),
+        ("launch --workers 2 --parameter-servers 1 tune", "Expected no parameter servers in tune"),
         ("launch --workers 2", "Received: launch --workers 2."),
         ("launch --workers 2 trian --epochs 3", "Received: launch --workers 2 trian --epochs 3."),
         ("launch --workers 2 train --epochs 0", "Expected epochs to be a number above zero"),

@@ -430,7 +430,8 @@ def test_the_best_network_is_trained_as_it_is(whole, tmp_path, capsys):
     run = RunFolder(tmp_path / "run")
     runs.write_json(run / runs.METRICS, run.metrics() | {"status": "interrupted"})
     (run / runs.STATE).touch()
-    assert googlenet.main(flags) == 2
+    runs.write_json(tmp_path / "other.json", dataclasses.replace(best.spec, widths={"3a": (8,) * 6}).to_dict())
+    assert googlenet.main([*flags, "--spec", str(tmp_path / "other.json")]) == 2
     assert "a run with widths {'3a': Widths(conv1=" in capsys.readouterr().err
 
 
