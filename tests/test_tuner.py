@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import json
 import math
 import re
 import signal
@@ -48,7 +49,7 @@ class MadeUp:
     """In place of training: an accuracy that rises to what the multipliers say, best at 1.4, 0.7, 1.4, ...
 
     Attributes:
-        trained: (folder, values, last epoch) of each call.
+        trained: (folder, values, epochs that were there, last epoch) of each call.
         trouble: what the n-th call raises.
     """
 
@@ -56,7 +57,9 @@ class MadeUp:
         self.trained, self.trouble = [], {}
 
     def train(self, tuner, folder, values, until):
-        self.trained.append((folder, values, until))
+        history = folder / runs.HISTORY
+        there = len(history.read_text().splitlines()) - 1 if history.is_file() else 0
+        self.trained.append((folder, values, there, until))
         if len(self.trained) in self.trouble:
             raise self.trouble[len(self.trained)]
         run = RunFolder(folder)
@@ -139,32 +142,22 @@ class Died(BaseException):
 
 
 @pytest.mark.parametrize("name", oracles.TUNERS)
-def test_a_search_killed_at_any_write_ends_like_one_that_was_not(name, search, made_up, monkeypatch):
+def test_a_search_killed_at_any_write_ends_like_one_that_was_not(name, search, made_up, monkeypatch, tmp_path):
     whole = search("whole", tuner=name)
     real, writes = oracles.written_whole, {"left": 0}
 
-    class Dying(contextlib.AbstractContextManager):
-        """Writes a file, and dies before or after the one whose turn it is."""
+    @contextlib.contextmanager
+    def dying(path):
+        """Writes a file, and dies after the one whose turn it is."""
+        with real(path) as part:
+            yield part
+        writes["left"] -= 1
+        if writes["left"] == 0:
+            raise Died
 
-        def __init__(self, path):
-            self._real = real(path)
-
-        def __enter__(self):
-            self._count()
-            return self._real.__enter__()
-
-        def __exit__(self, *error):
-            self._real.__exit__(*error)
-            self._count()
-
-        def _count(self):
-            writes["left"] -= 1
-            if writes["left"] == 0:
-                raise Died
-
-    monkeypatch.setattr(oracles, "written_whole", Dying)
+    monkeypatch.setattr(oracles, "written_whole", dying)
     deaths = 0
-    for left in range(1, 100, 3):
+    for left in range(1, 100):
         writes["left"] = left
         try:
             found = search("broken", tuner=name)
@@ -173,6 +166,8 @@ def test_a_search_killed_at_any_write_ends_like_one_that_was_not(name, search, m
             deaths += 1
     assert deaths > 5
     assert told(found) == told(whole)
+    ended = json.loads((tmp_path / "broken/trials/oracle.json").read_text())["end_order"]
+    assert sorted(map(int, ended)) == list(range(8))  # none is counted twice
 
 
 def test_failed_trials_are_recorded_and_the_search_goes_on(search, made_up):
@@ -248,11 +243,10 @@ def test_more_trials_go_on_with_a_search(search, made_up):
 def test_hyperband_goes_on_with_the_best(search, made_up, recipe):
     found = search(tuner="hyperband", trials=None, recipe=dataclasses.replace(recipe, epochs=9))
     begun = {}
-    for folder, values, until in made_up.trained:
-        begun.setdefault(tuple(values.values()), []).append((until, folder))
-    assert sorted({until for runs_ in begun.values() for until, _ in runs_}) == [1, 3, 9]
-    longest = max(begun.values(), key=len)
-    assert [until for until, _ in longest] == [1, 3, 9]
+    for _, values, there, until in made_up.trained:
+        begun.setdefault(tuple(values.values()), []).append((there, until))
+    assert {step for steps in begun.values() for step in steps} == {(0, 1), (1, 3), (3, 9), (0, 3), (0, 9)}
+    assert max(begun.values(), key=len) == [(0, 1), (1, 3), (3, 9)]
     assert found.best.epochs == 9
 
 
