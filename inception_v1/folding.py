@@ -39,10 +39,13 @@ def folded(model: GoogLeNet, aux: bool = False) -> keras.Model:
 
 
 class ConvolvedNormalization(LocalResponseNormalization):
-    """Its parent with the band as a 1x1 convolution, which converters carry into any channel order."""
+    """Its parent with the band as a 1x1 convolution and one reciprocal: operations that converters carry into any order
+    of the channels, which a matrix product and a division they do not."""
 
-    def _energy(self, x):
-        return self.k + ops.conv(ops.square(x), self._band[None, None], data_format="channels_last")
+    def call(self, inputs):
+        energy = self.k + ops.conv(ops.square(inputs), self._band[None, None], data_format="channels_last")
+        root = ops.sqrt(energy)
+        return inputs * ops.reciprocal(root * ops.sqrt(root) if self.beta == 0.75 else ops.power(energy, self.beta))
 
 
 def _shipped(layer):

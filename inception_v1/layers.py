@@ -45,16 +45,13 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     def call(self, inputs):
         x = ops.cast(inputs, "float32")
-        energy = self._energy(x)
+        energy = self.k + ops.matmul(ops.square(x), self._band)
         if self.beta == 0.75:  # two square roots cost less than a power
             root = ops.sqrt(energy)
             y = x / (root * ops.sqrt(root))
         else:
             y = x / ops.power(energy, self.beta)
         return ops.cast(y, inputs.dtype)
-
-    def _energy(self, x):
-        return self.k + ops.matmul(ops.square(x), self._band)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -14,7 +14,7 @@ import pytest
 import googlenet
 import training
 from inception_v1 import build_googlenet
-from training import exports, inference, saved_model
+from training import evaluate, exports, inference, saved_model
 from training.exports import export
 from training.inference import Inference
 from training.run import RunFolder
@@ -227,6 +227,8 @@ def test_a_keras_file_is_exported_with_its_heads(tmp_path):
     assert signatures["serving_default"]["inputs"] == {"images": ["float32", ["N", 96, 96, 3]]}
     assert set(signatures["serving_default"]["outputs"]) == {"probabilities", "aux1", "aux2"}
     folder = tmp_path / "out" / "1"
+    with pytest.raises(ValueError, match="an export that decodes pictures"):
+        evaluate.classify(folder, [__file__])
     assert not any(
         word in (folder / "saved_model.pb").read_bytes() for word in (b"DecodeImage", b"HashTable", b"Dataset")
     )
