@@ -38,7 +38,7 @@ setup(
         "jax": ["jax>=0.6"],
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "tpu": ["jax[tpu]>=0.6"],
-        "bench": ["torch>=2.9", "torchvision>=0.24", "scikit-image>=0.25", "openvino>=2026.0"],
+        "bench": ["torch>=2.9", "torchvision>=0.24", "scikit-image>=0.25", "onnxscript>=0.5", "openvino>=2025.0"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
