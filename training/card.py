@@ -66,7 +66,7 @@ def table(card: dict[str, Any]) -> Table:
     """What was exported and how close it is, for the terminal."""
     shown = Table(title=f"{card['name']}, version {card['version']}")
     for title in ("form", "MB", "probabilities within", "same class", "top-1"):
-        shown.add_column(title, justify="left" if title == "form" else "right")
+        shown.add_column(title, justify="left" if title == "form" else "right", no_wrap=title == "form")
     accuracy = card.get("accuracy", {})
     for form, file in _form_files(card).items():
         parity = card["parity"][form]
@@ -171,19 +171,18 @@ def _training_text(card):
 def _measured(card):
     if "parity" not in card:
         return ""
-    parity, accuracy = card["parity"], card.get("accuracy", {})
+    accuracy = card.get("accuracy", {})
     lines = [
-        f"## Compared with the Keras model\n\nIn a fresh process, on {parity['images']} images ({parity['source']}). "
-        "Logits: difference over their size.\n",
-        "| form | probabilities within | logits within | same class | top-1 | images |",
+        f"## Compared with the Keras model\n\nIn a fresh process, on pictures of {card['compared_on']}. "
+        "Logits: difference over their size, where probabilities are not rounded to 8 bits.\n",
+        "| form | images | probabilities within | logits within | same class | top-1 |",
         "|---|---|---|---|---|---|",
     ]
-    for form in [form for form in ("keras", *parity) if form in accuracy or isinstance(parity.get(form), dict)]:
-        near = parity.get(form)
-        cells = (
-            [f"{near['probabilities']:.1e}", f"{near['logits']:.1e}", f"{near['same_class']:.0%}"] if near else [""] * 3
-        )
-        scores = accuracy.get(form)
-        cells += [f"{scores['top1']:.2%}", str(scores["images"])] if scores else ["", ""]
-        lines.append(f"| {form} | {' | '.join(cells)} |")
+    if keras := accuracy.get("keras"):
+        lines.append(f"| Keras | {keras['images']} | | | | {keras['top1']:.2%} |")
+    for form, near in card["parity"].items():
+        logits = "" if form.endswith("int8") and "litert" in form else f"{near['logits']:.1e}"
+        top1 = f"{accuracy[form]['top1']:.2%}" if form in accuracy else ""
+        cells = (form, near["images"], f"{near['probabilities']:.1e}", logits, f"{near['same_class']:.0%}", top1)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

@@ -47,6 +47,18 @@ BOUNDS = {
 }
 
 
+class Options(NamedTuple):
+    """What `export` was asked for, as it describes it."""
+
+    targets: tuple[str, ...]
+    top: int
+    float_only: bool
+    batching: int | None
+    nchw: bool
+    preprocessing: bool
+    precisions: Sequence[str] | None
+
+
 class Samples(NamedTuple):
     """Real pictures.
 
@@ -105,50 +117,25 @@ def export(
             does not agree with the Keras model, which is deleted; the message names the layer where they part.
         OSError: the disk is full or the folder cannot be written; nothing of the version is left.
     """
-    targets = _checked_targets(to)
-    for needs, target, wanted in (
-        ("savedmodel", "float_only", float_only),
-        ("savedmodel", "batching", batching is not None),
-        ("onnx", "nchw", nchw),
-        ("litert", "precisions", precisions is not None),
-    ):
-        if wanted and needs not in targets:
-            raise ValueError(f"Expected {needs!r} among the targets with {target}; Received: to={to!r}.")
-    for name, number in (("top", top), ("batching", batching), ("version", version)):
-        if number is not None and (not isinstance(number, int) or number < 1):
-            raise ValueError(f"Expected {name} to be 1 or more; Received: {name}={number!r}.")
+    given = {"float_only": float_only, "batching": batching, "nchw": nchw, "precisions": precisions}
+    options = Options(_checked_targets(to), top, preprocessing=preprocessing, **given)
+    _check_options(options, version)
     folder = Path(out)
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not existing.is_dir():
-        raise ValueError(f"Expected a folder; Received: {str(folder)!r}, where {str(existing)!r} is a file.")
-    if version is not None and (folder / str(version)).exists():
-        raise ValueError(f"Expected a new version; Received: {version}, which exists in {str(folder)!r}.")
-
+    _check_place(folder, version)
     run, network = _read(source, class_names, keep_aux)
-    precisions, refused = _checked_precisions(precisions, run, network) if "litert" in targets else ((), {})
-    samples = _test_samples(run, network, SCORED if precisions else COMPARED)
+    options, refused = _with_precisions(options, run, network)
+    samples = _test_samples(run, network, SCORED if options.precisions else COMPARED)
     with _alone(folder):
         version = version or _next_version(folder)
         with folder_written_whole(folder / str(version)) as part:
-            card = cards.begun(str(source), folder.name, version, run, network)
+            card = cards.begun(str(source), folder.name, version, run, network) | {"refused": refused}
             with _as_os_error():
-                write_text(part / saved_model.LABELS, "".join(f"{name}\n" for name in network.labels))
-                if "savedmodel" in targets:
-                    entry = _write_saved_model(
-                        part, network, folder.name, min(top, len(network.labels)), float_only, batching
-                    )
-                    card["formats"]["savedmodel"] = entry
-                if "onnx" in targets:
-                    card["formats"]["onnx"] = _write_onnx(part, network, nchw, preprocessing)
-                if precisions:
-                    images = _representative(run, network) if "int8" in precisions else np.empty(0)
-                    card["formats"]["litert"] = _write_litert(part, network, precisions, preprocessing, images)
-            card["refused"] = refused
+                card["formats"] = _write(part, folder.name, run, network, options)
             _write_card(part, card)
             card |= verified(part, card, network, samples)
             card["files"] = _files(part)
             _write_card(part, card)
-        if "savedmodel" in targets:
+        if "savedmodel" in options.targets:
             write_text(folder / "models.config", saved_model.models_config(folder.name))
     return card
 
@@ -163,31 +150,33 @@ def verified(folder: Path, card: dict[str, Any], network: Inference, samples: Sa
         samples: pictures to compare on.
 
     Returns:
-        {"parity": {form: numbers}}, and "accuracy": {"keras" and each LiteRT form: numbers} where there are labels.
+        {"compared_on": where the pictures come from, "parity": {form: as `compared` returns}}, and where there are
+        labels "accuracy": {"keras" and each LiteRT form: numbers}.
 
     Raises:
         ValueError: a form does not load, or differs by more than its bound; the first layer that does is named.
     """
     answers = _in_fresh_process(folder, samples)
     expected = network.expected(samples.pixels)
-    parity = {"images": min(COMPARED, len(samples.pixels)), "source": samples.source}
+    parity: dict[str, dict] = {}
     for form in reload.forms(card):
         bound = BOUNDS.get(form, EXACT)
         found = {output: answers[f"{form}:{output}"] for output in network.outputs}
-        parity[form] = compared(found, expected)
-        if not (parity[form]["logits"] <= bound.logits and parity[form]["same_class"] >= bound.same_class):
+        near = parity[form] = compared(found, expected)
+        if not (near["logits"] <= bound.logits and near["same_class"] >= bound.same_class):
             layer = _first_difference(folder, form, network, samples, bound)
             raise ValueError(
                 f"Expected {form} to agree with the Keras model (logits within {bound.logits:g} of their size, the "
-                f"same class on {bound.same_class:.0%} of the images); Received: {parity[form]['logits']:.2g} and "
-                f"{parity[form]['same_class']:.0%}, first different {layer}; the export is deleted."
+                f"same class on {bound.same_class:.0%} of the images); Received: {near['logits']:.2g} and "
+                f"{near['same_class']:.0%}, first different {layer}; the export is deleted."
             )
+    known = {"compared_on": samples.source, "parity": parity}
     if samples.labels is None or "litert" not in card["formats"]:
-        return {"parity": parity}
+        return known
     scored = {"keras": expected} | {
         form: {"probabilities": answers[f"{form}:probabilities"]} for form in reload.forms(card) if "litert" in form
     }
-    return {"parity": parity, "accuracy": {form: _accuracy(p, samples.labels) for form, p in scored.items()}}
+    return known | {"accuracy": {form: _accuracy(p, samples.labels) for form, p in scored.items()}}
 
 
 def compared(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
@@ -198,8 +187,9 @@ def compared(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> d
         expected: the same, of as many images or more.
 
     Returns:
-        {"probabilities": largest difference, "logits": largest difference of their logarithms over the largest of
-        these (or 1), "same_class": share of the images whose best class is the same}; the worst of the outputs.
+        {"images": count, "probabilities": largest difference, "logits": largest difference of their logarithms over the
+        largest of these (or 1), "same_class": share of the images whose best class is the same}; the worst of the
+        outputs.
     """
     rows = []
     for output, p in found.items():
@@ -209,7 +199,8 @@ def compared(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> d
         same = p.argmax(axis=1) == q.argmax(axis=1)
         rows.append((float(np.abs(p - q).max()), float(np.abs(log_p - log_q).max()) / size, -float(same.mean())))
     worst = [float(np.max(column)) if np.isfinite(column).all() else np.inf for column in zip(*rows, strict=True)]
-    return {"probabilities": worst[0], "logits": worst[1], "same_class": -worst[2]}
+    images = len(next(iter(found.values())))
+    return {"images": images, "probabilities": worst[0], "logits": worst[1], "same_class": -worst[2]}
 
 
 def _checked_targets(to):
@@ -219,6 +210,25 @@ def _checked_targets(to):
     if not targets:
         raise ValueError(f"Expected at least one target of {', '.join(TARGETS)}; Received: none.")
     return targets
+
+
+def _check_options(options, version) -> None:
+    for target, option in (("savedmodel", "float_only"), ("savedmodel", "batching"), ("onnx", "nchw")):
+        if getattr(options, option) and target not in options.targets:
+            raise ValueError(f"Expected {target!r} among the targets with {option}; Received: {options.targets}.")
+    if options.precisions is not None and "litert" not in options.targets:
+        raise ValueError(f"Expected 'litert' among the targets with precisions; Received: {options.targets}.")
+    for name, number in (("top", options.top), ("batching", options.batching), ("version", version)):
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise ValueError(f"Expected {name} to be 1 or more; Received: {name}={number!r}.")
+
+
+def _check_place(folder, version) -> None:
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise ValueError(f"Expected a folder; Received: {str(folder)!r}, where {str(existing)!r} is a file.")
+    if version is not None and (folder / str(version)).exists():
+        raise ValueError(f"Expected a new version; Received: {version}, which exists in {str(folder)!r}.")
 
 
 def _read(source, class_names, keep_aux) -> tuple[RunFolder | None, Inference]:
@@ -232,20 +242,23 @@ def _read(source, class_names, keep_aux) -> tuple[RunFolder | None, Inference]:
     return run, Inference(model, list(class_names or labels), keep_aux)
 
 
-def _checked_precisions(precisions, run, network) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The precisions to write, and why the others cannot be."""
+def _with_precisions(options, run, network) -> tuple[Options, dict[str, str]]:
+    """The options with the precisions to write, and why others cannot be."""
+    if "litert" not in options.targets:
+        return options._replace(precisions=()), {}
     why = litert.int8_refusal(network.model.spec)
     if why is None and run is None:
         why = "its ranges are measured on a run's training split, and this is a file"
-    if precisions is None:
-        return tuple(p for p in litert.PRECISIONS if p != "int8" or why is None), {"litert/int8": why} if why else {}
-    for precision in precisions:
+    if options.precisions is None:
+        possible = tuple(precision for precision in litert.PRECISIONS if precision != "int8" or why is None)
+        return options._replace(precisions=possible), {"litert/int8": why} if why else {}
+    for precision in options.precisions:
         check_choice("precision", precision, litert.PRECISIONS)
-    if not precisions:
+    if not options.precisions:
         raise ValueError(f"Expected at least one precision of {', '.join(litert.PRECISIONS)}; Received: none.")
-    if "int8" in precisions and why:
+    if "int8" in options.precisions and why:
         raise ValueError(f"Expected a network that can be int8; Received: {why}.")
-    return tuple(precisions), {}
+    return options, {}
 
 
 def _test_samples(run, network, count) -> Samples:
@@ -256,6 +269,8 @@ def _test_samples(run, network, count) -> Samples:
     if sources.class_names(builder) != run.classes():
         raise ValueError(f"Expected the classes that {str(run.path)!r} was trained on; Received: others.")
     rows = list(_pictures(builder, splits.test, network, count).as_numpy_iterator())
+    if not rows:
+        raise ValueError(f"Expected readable pictures in {splits.test!r}; Received: none.")
     encoded, pixels, labels = zip(*rows, strict=True)
     return Samples(list(encoded), np.stack(pixels), np.array(labels), f"{splits.test} of {run.recipe().source}")
 
@@ -287,11 +302,25 @@ def _representative(run, network) -> np.ndarray:
     return np.stack([row[1] for row in _pictures(builder, splits.train, network, REPRESENTATIVE).as_numpy_iterator()])
 
 
-def _write_saved_model(part, network, name, top, float_only, batching) -> dict[str, Any]:
-    signatures = saved_model.write(part, network, top, float_only)
-    saved_model.write_warm_up(part, network, name, float_only)
-    if batching:
-        write_text(part / saved_model.BATCHING, saved_model.batching_parameters(batching))
+def _write(part, name, run, network, options) -> dict[str, dict]:
+    """Writes every form that was asked for; what the card says of each."""
+    formats = {}
+    write_text(part / saved_model.LABELS, "".join(f"{label}\n" for label in network.labels))
+    if "savedmodel" in options.targets:
+        formats["savedmodel"] = _write_saved_model(part, name, network, options)
+    if "onnx" in options.targets:
+        formats["onnx"] = _write_onnx(part, network, options.nchw, options.preprocessing)
+    if "litert" in options.targets:
+        images = _representative(run, network) if "int8" in options.precisions else np.empty(0)
+        formats["litert"] = _write_litert(part, network, options.precisions, options.preprocessing, images)
+    return formats
+
+
+def _write_saved_model(part, name, network, options) -> dict[str, Any]:
+    signatures = saved_model.write(part, network, min(options.top, len(network.labels)), options.float_only)
+    saved_model.write_warm_up(part, network, name, options.float_only)
+    if options.batching:
+        write_text(part / saved_model.BATCHING, saved_model.batching_parameters(options.batching))
     return {"file": "saved_model.pb", "signatures": signatures}
 
 

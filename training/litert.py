@@ -1,7 +1,9 @@
 """A network as LiteRT (TensorFlow Lite) files of four precisions."""
 
+import contextlib
+import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -51,12 +53,25 @@ def convert(
     if precision == "int8":
         converter.representative_dataset = lambda: ({"image": image[None]} for image in representative)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the converter measures ranges with an interpreter that TensorFlow gives up
+    with _quiet():
         content = converter.convert()
     if precision == "int8":
         _check_all_int8(content)
     return content
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides that the converter uses an interpreter that TensorFlow gives up, and what its C++ part prints."""
+    stderr = os.dup(2)
+    try:
+        with warnings.catch_warnings(), open(os.devnull, "w") as devnull:
+            warnings.simplefilter("ignore")
+            os.dup2(devnull.fileno(), 2)
+            yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _check_all_int8(content):

@@ -8,6 +8,7 @@ how many of the images the SavedModel and the ONNX file see. ANSWERS, an .npz fi
 form of the network; with FORM it gets the value of every tensor in that form for the first two images instead.
 """
 
+import functools
 import itertools
 import json
 import sys
@@ -40,10 +41,17 @@ def network_input(card, pixels, taken):
     return (pixels - np.array(card["pixels"]["mean"], "float32")) / np.array(card["pixels"]["std"], "float32")
 
 
+@functools.cache
+def loaded(folder):
+    import tensorflow as tf
+
+    return tf.saved_model.load(str(folder))
+
+
 def saved_model(folder, card, signature, samples):
     import tensorflow as tf
 
-    function = tf.saved_model.load(str(folder)).signatures[signature]
+    function = loaded(folder).signatures[signature]
     ((key, (dtype, _)),) = card["formats"]["savedmodel"]["signatures"][signature]["inputs"].items()
     starts = np.concatenate([[0], samples["ends"]])
     data = samples["encoded"].tobytes()
@@ -60,7 +68,9 @@ def onnx(folder, card, samples):
     import onnxruntime
 
     entry = card["formats"]["onnx"]
-    session = onnxruntime.InferenceSession(folder / entry["file"], providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # where others use the cores, too
+    session = onnxruntime.InferenceSession(folder / entry["file"], options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     for part in batches(int(samples["few"])):
         yield dict(zip(names, session.run(names, {"image": onnx_input(card, samples["pixels"][part])})))
@@ -111,7 +121,7 @@ def tensors(folder, card, form, samples):
 def saved_model_tensors(folder, images):
     import tensorflow as tf
 
-    graph = tf.saved_model.load(str(folder)).network.graph
+    graph = loaded(folder).network.graph
     definition = graph.as_graph_def()
     wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
     computed = [

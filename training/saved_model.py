@@ -19,6 +19,7 @@ WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
 BATCHING = "batching_params.pbtxt"  # the name that --enable_per_model_batching_parameters looks for
 TOO_LARGE, UNREADABLE, NOT_FINITE = "too large", "unreadable", "not finite"  # statuses beside OK
 WARM_UP_BATCHES = (1, 8)
+PARALLEL = 4  # pictures of a request in work at a time: the largest take 1 GB each, whatever the number of cores
 
 
 def write(folder: Path, network: Inference, top: int, float_only: bool) -> dict[str, dict]:
@@ -115,15 +116,19 @@ def decoded(encoded: tf.Tensor, size: int, channels: int) -> tuple[tf.Tensor, tf
         "too large" (more than 8,192 x 8,192 pixels; such a picture is not decoded) or "unreadable".
     """
     images, good = attempted(lambda e: decode(e, size, channels), encoded, tf.zeros((size, size, channels), tf.uint8))
-    shapes, _ = attempted(picture_shape, encoded, tf.zeros((2,), tf.int64))
-    large = tf.reduce_prod(shapes, axis=1) > MAX_PIXELS
+    large = tf.cond(tf.reduce_all(good), lambda: tf.zeros_like(good), lambda: _too_large(encoded))
     return images, tf.where(good, OK, tf.where(large, TOO_LARGE, UNREADABLE))
+
+
+def _too_large(encoded):
+    shapes, _ = attempted(picture_shape, encoded, tf.zeros((2,), tf.int64))
+    return tf.reduce_prod(shapes, axis=1) > MAX_PIXELS
 
 
 def attempted(
     function: Callable[[tf.Tensor], tf.Tensor], values: tf.Tensor, default: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Maps a function over a batch, in parallel; where it raises, the others still come out.
+    """Maps a function over a batch, `PARALLEL` elements at a time; where it raises, the others still come out.
 
     Only `tf.data` can go on after an error in a graph.
 
@@ -137,7 +142,7 @@ def attempted(
     """
     count = tf.size(values, tf.int64)
     ds = tf.data.Dataset.from_tensor_slices(values).enumerate()
-    ds = ds.map(lambda place, value: (place, function(value)), tf.data.AUTOTUNE).ignore_errors()
+    ds = ds.map(lambda place, value: (place, function(value)), PARALLEL).ignore_errors()
     ds = ds.concatenate(tf.data.Dataset.from_tensors((count, default)))  # one batch comes out whatever happens
     places, results = ds.batch(count + 1).get_single_element()
     places, results = places[:-1, None], results[:-1]
@@ -155,17 +160,13 @@ def write_warm_up(folder: Path, network: Inference, name: str, float_only: bool)
         name: of the model.
         float_only: whether it takes pixels alone.
     """
-    grey = np.full(network.shape, 127, "uint8")
-    picture = tf.io.encode_jpeg(grey).numpy()
-    requests = [
-        ("predict_images", "images", grey[None].astype("float32")),
-        ("predict_images_uint8", "images", grey[None]),
-    ]
-    requests = [
-        ("serving_default", "image_bytes", np.array([picture] * n, "object")) for n in WARM_UP_BATCHES
-    ] + requests
+    grey = np.full((1, *network.shape), 127, "uint8")
     if float_only:
-        requests = [("serving_default", "images", np.stack([grey] * n).astype("float32")) for n in WARM_UP_BATCHES]
+        requests = [("serving_default", "images", np.repeat(grey, n, 0).astype("float32")) for n in WARM_UP_BATCHES]
+    else:
+        picture = tf.io.encode_jpeg(grey[0]).numpy()
+        requests = [("serving_default", "image_bytes", np.array([picture] * n, "object")) for n in WARM_UP_BATCHES]
+        requests += [("predict_images", "images", grey.astype("float32")), ("predict_images_uint8", "images", grey)]
     (folder / WARM_UP).parent.mkdir()
     with tf.io.TFRecordWriter(str(folder / WARM_UP)) as writer:
         for signature, key, values in requests:
