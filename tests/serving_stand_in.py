@@ -59,8 +59,10 @@ def _model_server(base, name):
                 state = json.load(urllib.request.urlopen(f"{addresses.rest}/v1/models/{name}"))
                 if state["model_version_status"][0]["state"] == "AVAILABLE":
                     break
-            assert server.poll() is None
+            assert server.poll() is None, "the server ended"
             time.sleep(0.5)
+        else:
+            raise TimeoutError(f"{MODEL_SERVER} did not load {base} within a minute")
         yield addresses
     finally:
         server.kill()

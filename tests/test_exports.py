@@ -216,6 +216,8 @@ def test_compared_tells_the_largest_difference():
     assert near["probabilities"] == pytest.approx(0.16)
     assert near["logits"] == pytest.approx(np.log(0.46 / 0.3) / -np.log(0.1))
     assert near["same_class"] == 0.5
+    tied = {"probabilities": np.array([[0.4, 0.4 - 1e-6, 0.2]])}
+    assert exports.compared({"probabilities": tied["probabilities"][:, [1, 0, 2]]}, tied)["same_class"] == 1
     assert exports.compared({"probabilities": np.full((1, 3), np.nan)}, expected)["probabilities"] == np.inf
 
 
