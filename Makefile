@@ -1,8 +1,9 @@
-# make demo   builds .venv when needed, trains on real digits, evaluates, and classifies one picture
+# make demo   builds .venv when needed, trains on real digits, evaluates, exports, and classifies one picture with the export
 # make test   builds .venv when needed, then lint, types and tests
 PYTHON ?= python3.11
 BIN := .venv/bin
 RUN ?= runs/demo
+EXPORT ?= saved_models/demo
 
 define SAVE_A_TEST_DIGIT
 import sys, tensorflow_datasets as tfds
@@ -33,6 +34,9 @@ demo: .venv/installed
 	@echo "== classifying one picture"
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -c "$$SAVE_A_TEST_DIGIT" $(RUN)/digit.png 2>/dev/null
 	$(BIN)/googlenet predict $(RUN) $(RUN)/digit.png
+	@echo "== exporting, and classifying it with the export alone"
+	$(BIN)/googlenet export $(RUN) --to savedmodel,onnx,litert --out $(EXPORT)
+	$(BIN)/googlenet predict $(EXPORT) $(RUN)/digit.png
 
 test: .venv/installed
 	$(BIN)/ruff format --check .

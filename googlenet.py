@@ -125,16 +125,50 @@ class Compare:
 
 @dataclasses.dataclass
 class Predict:
-    """Name the classes of pictures with a run's best model, or with a network in a .keras file."""
+    """Name the classes of pictures with a run's best model, a network in a .keras file, an export, or a server."""
 
     model: RunPath
-    """Folder of the run, or the .keras file."""
+    """Folder of the run or of the export, or the .keras file. Not with --server."""
     images: tyro.conf.Positional[tuple[str, ...]]
     """Picture files: JPEG, PNG, GIF, BMP or WebP."""
+    server: str | None = None
+    """grpc://HOST:PORT of TF Serving, in place of MODEL."""
+    name: str = "googlenet"
+    """Name of the model on the server."""
     top: int = 5
     """Classes a picture."""
     json: bool = False
     """Print JSON instead of tables."""
+
+
+@dataclasses.dataclass
+class Export:
+    """Turn a trained network into files for servers and devices, each compared with it before it is called done."""
+
+    model: RunPath
+    """Folder of the run, or a .keras file."""
+    to: str = "savedmodel"
+    """savedmodel, onnx and litert, between commas."""
+    out: Path | None = None
+    """Folder of the exports of this name, in which each is a numbered version; none: saved_models/MODEL."""
+    keep_aux: bool = False
+    """Keep the auxiliary heads as outputs."""
+    float_only: bool = False
+    """SavedModel: take float32 pixels alone, for runtimes that cannot decode pictures."""
+    top: int = 5
+    """SavedModel: classes that it names, best first."""
+    batching: int | None = None
+    """SavedModel: largest batch that TF Serving may put together from several requests; none: no such file."""
+    nchw: bool = False
+    """ONNX: take (N, channels, height, width)."""
+    preprocessing: bool = False
+    """ONNX and LiteRT: take pixels on the 0-255 scale, not normalised ones."""
+    precisions: tuple[Literal["float32", "float16", "dynamic", "int8"], ...] | None = None
+    """LiteRT: which; none: all that the network allows."""
+    classes: Path | None = None
+    """File with a class name a line; none: the names of the run or file."""
+    version: int | None = None
+    """Of the export; none: the next free one."""
 
 
 @dataclasses.dataclass
@@ -212,6 +246,7 @@ Other = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[ImportWeights, tyro.conf.subcommand("import-weights")]
     | Annotated[Augment, tyro.conf.subcommand("augment")]
     | Annotated[DataService, tyro.conf.subcommand("data-service")]
@@ -432,9 +467,14 @@ def _compare(command: Compare, argv: list[str]) -> None:
 
 
 def _predict(command: Predict, argv: list[str]) -> None:
-    from training.evaluate import classify
+    if command.server:
+        from training.serving import ask
 
-    result = classify(command.model, command.images, command.top)
+        result = ask(command.server, (str(command.model), *command.images), command.top, command.name)
+    else:
+        from training.evaluate import classify
+
+        result = classify(command.model, command.images, command.top)
     if command.json:
         print(json.dumps(result, indent=2))
     else:
@@ -444,6 +484,21 @@ def _predict(command: Predict, argv: list[str]) -> None:
 
         for picture, best in result.items():
             Console().print(class_table(picture, best))
+
+
+def _export(command: Export, argv: list[str]) -> None:
+    from rich.console import Console
+
+    from training.card import table
+    from training.exports import export
+
+    given = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    source, classes = given.pop("model"), given.pop("classes")
+    out = given.pop("out") or Path("saved_models", source.absolute().name.removesuffix(".keras"))
+    names = classes.read_text("utf-8").splitlines() if classes else None
+    card = export(source, out, class_names=names, **given)
+    Console().print(table(card))
+    print(out / str(card["version"]))
 
 
 def _import_weights(command: ImportWeights, argv: list[str]) -> None:
@@ -500,6 +555,7 @@ _RUN = {
     Evaluate: _evaluate,
     Compare: _compare,
     Predict: _predict,
+    Export: _export,
     ImportWeights: _import_weights,
     Augment: _augment,
     DataService: _data_service,

@@ -20,6 +20,9 @@ setup(
         "keras-tuner[bayesian]>=1.4.8",
         "tf2onnx>=1.17",
         "onnx>=1.17",
+        "onnxruntime>=1.20",  # every ONNX export is run before it is called done
+        "ai-edge-litert>=2",  # likewise LiteRT; TensorFlow's own interpreter is given up
+        "tensorflow-serving-api>=2.19",  # TF Serving's protocol, 30 kB: warm-up requests, and the client
         "protobuf>=5",
         "safetensors>=0.5",
         "tensorboard>=2.20",
@@ -35,7 +38,7 @@ setup(
         "jax": ["jax>=0.6"],
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "tpu": ["jax[tpu]>=0.6"],
-        "bench": ["torch>=2.9", "torchvision>=0.24", "scikit-image>=0.25"],
+        "bench": ["torch>=2.9", "torchvision>=0.24", "scikit-image>=0.25", "onnxscript>=0.5", "openvino>=2025.0"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -45,7 +48,6 @@ setup(
             "hypothesis>=6.100",
             # the original executors of the published families
             "opencv-python-headless>=4.10,<5",  # 5 reads no Caffe files
-            "onnxruntime>=1.20",
             "tf_slim>=1.1",
             "tf-keras>=2.21",
         ],

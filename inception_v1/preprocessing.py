@@ -24,22 +24,25 @@ def normalize(images: Any, pixels: str) -> Any:
     Raises:
         ValueError: unknown convention, or neither one nor three channels.
     """
-    check_choice("pixels", pixels, PIXELS)
-    mean, std = (np.array(constants, "float32") for constants in PIXELS[pixels])
-    channels = images.shape[-1]
-    if channels == 1:
-        mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
-    elif channels != 3:
-        raise ValueError(
-            f"Expected images of 1 or 3 channels for pixels={pixels!r}; Received: shape {tuple(images.shape)}."
-        )
+    mean, std = constants(pixels, images.shape[-1])
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(images, torch.Tensor):
-        mean, std = (torch.from_numpy(constants).to(images.device) for constants in (mean, std))
+        mean, std = (torch.from_numpy(numbers).to(images.device) for numbers in (mean, std))
         return (images.to(torch.float32) - mean) / std
     if hasattr(images, "astype"):  # NumPy, JAX
         return (images.astype("float32") - mean) / std
     return _normalize_tensorflow(images, mean, std)
+
+
+def constants(pixels: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of a pixel convention: float32 `(channels,)` each, on the 0-255 scale. See `normalize`."""
+    check_choice("pixels", pixels, PIXELS)
+    mean, std = (np.array(numbers, "float32") for numbers in PIXELS[pixels])
+    if channels == 1:
+        return mean.mean(keepdims=True), std.mean(keepdims=True)
+    if channels != 3:
+        raise ValueError(f"Expected images of 1 or 3 channels for pixels={pixels!r}; Received: {channels} channels.")
+    return mean, std
 
 
 def _normalize_tensorflow(images, mean, std):
@@ -48,7 +51,7 @@ def _normalize_tensorflow(images, mean, std):
     images = tf.cast(images, tf.float32)
     shape = tf.shape(images)
     rows = tf.reshape(images, tf.concat([shape[:-2], shape[-2:-1] * shape[-1:]], 0))  # (..., width * channels)
-    mean, std = (tf.tile(constants, shape[-2:-1]) for constants in (mean, std))
+    mean, std = (tf.tile(numbers, shape[-2:-1]) for numbers in (mean, std))
     return tf.ensure_shape(tf.reshape((rows - mean) / std, shape), images.shape)
 
 

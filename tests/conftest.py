@@ -14,6 +14,19 @@ def data_dir(tmp_path_factory):
     return str(tmp_path_factory.mktemp("tensorflow_datasets"))
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory, data_dir):
+    """A run on digits, the folder of its first export in every form, and what its card says."""
+    from training.exports import export
+
+    from .test_evaluate import save_run
+
+    root = tmp_path_factory.mktemp("exported")
+    run = save_run(root / "run", data_dir, test_split="test[:40]")
+    card = export(run, root / "digits", to="savedmodel,onnx,litert", batching=8)
+    return run, root / "digits" / "1", card
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _imported_for_good():
     """Keeps the collection of garbage after each test from going through every module again (0.3 s)."""

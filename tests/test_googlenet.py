@@ -42,7 +42,7 @@ def run(*arguments):
 def test_help_lists_the_commands():
     done = run("--help")
     assert done.returncode == 0
-    for name in ("train", "launch", "evaluate", "compare", "predict", "import-weights", "summary"):
+    for name in ("train", "launch", "evaluate", "compare", "predict", "export", "import-weights", "summary"):
         assert name in done.stdout
     assert "--learning-rate" in run("train", "--help").stdout
 
@@ -138,6 +138,9 @@ def test_batches_come_from_other_processes(tmp_path, data_dir):
         (["compare", "/nonexistent", "/absent", "--out", "curves.jpg"], "ending in .png"),
         (["predict", "/nonexistent", "a.png", "--top", "0"], "top to be 1 or more; Received: top=0"),
         (["predict", "/nonexistent"], "at least one picture"),
+        (["predict", "--server", "localhost:8500", "a.png"], "server at grpc://HOST:PORT; Received: 'localhost:8500'"),
+        (["export", "/nonexistent"], "Expected the folder of a run"),
+        (["export", "/nonexistent", "--to", "onnx,tflite"], "Received: target='tflite'"),
         (["summary", "--variant", "papr"], "Did you mean 'paper'?"),
         (["summary", "--draw", "net.jpg"], "ending in .svg, .png, .pdf"),
     ],

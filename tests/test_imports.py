@@ -18,6 +18,7 @@ INCEPTION_V1 = {
     "writing": set(),
     "summary": {"spec", "cost", "writing"},
     "model": {"spec", "layers", "multiworker", "weights"},
+    "folding": {"layers", "model"},
     "weights": {"spec", "cost", "preprocessing", "model", "writing"},
     "__init__": {"spec", "cost", "model", "preprocessing", "weights"},
 }

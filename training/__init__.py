@@ -1,8 +1,11 @@
-"""Training GoogLeNet: sources, pipeline, recipes, runs and their evaluation."""
+"""Training GoogLeNet: sources, pipeline, recipes, runs, their evaluation and exports."""
 
 from typing import Any
 
-_PUBLIC = {"fine_tune": "training.transfer"}  # imported on demand: `training.recipe` must not wait for Keras
+_PUBLIC = {
+    "fine_tune": "training.transfer",
+    "export": "training.exports",
+}  # imported on demand: `training.recipe` must not wait for Keras
 
 
 def __getattr__(name: str) -> Any:

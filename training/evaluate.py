@@ -16,7 +16,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from inception_v1 import GoogLeNet
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import check_choice
-from training import pipeline, sources, transfer
+from training import pipeline, serving, sources, transfer
 from training.decoding import decode, decode_whole, resize
 from training.recipe import Recipe
 from training.run import RunFolder
@@ -531,7 +531,8 @@ def classify(model: Folder, pictures: Sequence[str], top: int = 5) -> dict[str, 
     """Names the best classes of picture files.
 
     Args:
-        model: folder of a run, whose best model answers, or a `.keras` file, for instance of `import_weights`.
+        model: folder of a run, whose best model answers, or of an export or its versions, whose SavedModel does, or a
+            `.keras` file, for instance of `import_weights`.
         pictures: paths of JPEG, PNG, GIF, BMP or WebP files.
         top: classes a picture, best first; fewer where the network has fewer.
 
@@ -546,6 +547,8 @@ def classify(model: Folder, pictures: Sequence[str], top: int = 5) -> dict[str, 
         raise ValueError(f"Expected top to be 1 or more; Received: top={top}.")
     if not pictures:
         raise ValueError("Expected at least one picture; Received: none.")
+    if exported := serving.newest(model):
+        return serving.classify(exported, pictures, top)
     if os.path.isfile(model):
         network = transfer.read(model)
         classes = network.spec.class_names or [str(number) for number in range(network.spec.classes)]

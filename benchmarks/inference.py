@@ -1,0 +1,293 @@
+"""How fast exports answer, beside what peers export: python -m benchmarks.inference
+
+Every form of one network takes its turn in each of 20 rounds, at batch 1 and 32, with all cores; the table gives the
+median time of a batch, its range, and the size of the files. The `torchvision` variant stands beside torchvision's own
+network with the same weights, exported by `torch.onnx.export` in a process of its own (PyTorch and TensorFlow do not
+live together), the `paper` variant beside forms of its response normalisation. All forms of a network must agree before
+they are timed. Needs `pip install -e '.[bench]'`; what is not installed is left out and named.
+Numbers go to `benchmarks/results/inference.json`.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results" / "inference.json"
+SIZE, CLASSES = 224, 1000
+CORES = len(os.sched_getaffinity(0))
+AGREE = 1e-4  # largest difference of probabilities between float32 forms
+LOOSE = 0.1  # of those with fewer bits
+
+EXPORT_TORCHVISION = """
+import sys, torch, torchvision
+torch.manual_seed(0)
+net = torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=True).eval()
+torch.save(net.state_dict(), sys.argv[1])
+net = torch.nn.Sequential(net, torch.nn.Softmax(1)).eval()
+image = torch.zeros(2, 3, 224, 224)
+torch.onnx.export(
+    net, (image,), sys.argv[2], input_names=["image"], output_names=["probabilities"],
+    dynamic_shapes=({0: torch.export.Dim("N")},), opset_version=18, external_data=False, dynamo=True,
+)
+"""
+
+
+class Form(NamedTuple):
+    """One way to run a network.
+
+    Attributes:
+        run: from pixels float32 `(batch, 224, 224, 3)` on the 0-255 scale, prepared by `prepare`, to probabilities.
+        prepare: what is done to the pixels before the clock starts.
+        size: of the files, bytes; None where there are none.
+        within: of the first form's probabilities.
+    """
+
+    run: Callable[[np.ndarray], np.ndarray]
+    prepare: Callable[[np.ndarray], np.ndarray]
+    size: int | None
+    within: float = AGREE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--variants", nargs="+", default=["torchvision", "paper"])
+    arguments = parser.parse_args()
+    console, results = Console(width=120), {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for variant in arguments.variants:
+            known = forms(variant, Path(scratch, variant), console)
+            for batch in arguments.batches:
+                times = measured(known, batch, arguments.rounds)
+                results[f"{variant}, batch {batch}"] = {
+                    name: {"ms": times[name], "bytes": known[name].size} for name in known
+                }
+                console.print(table(variant, batch, known, times))
+    bars(results, console)
+    if arguments.rounds >= 20:
+        from training.run import write_json
+
+        RESULTS.parent.mkdir(exist_ok=True)
+        write_json(RESULTS, {"cpu": cpu(), "rounds": arguments.rounds, "results": results})
+
+
+def forms(variant: str, folder: Path, console: Console) -> dict[str, Form]:
+    """Every form of a network that this machine can run; the first is the one that others are compared with."""
+    from inception_v1 import build_googlenet
+    from training.inference import Inference
+
+    folder.mkdir()
+    model = build_googlenet(variant, aux=False, classes=CLASSES)
+    known = torchvision_forms(model, folder, console) if variant == "torchvision" else {}
+    network = Inference(model, [str(number) for number in range(CLASSES)])
+    known |= onnx_forms("ONNX", network, folder) | tensorflow_forms(network, folder) | litert_forms(network, folder)
+    known |= openvino_forms(network, folder, console)
+    if variant == "paper":
+        for name, layer in (("matrix product", matrix_product()), ("native LRN", native())):
+            with mock.patch("inception_v1.folding.ConvolvedNormalization", layer):
+                other = Inference(model, network.labels)
+            known |= onnx_forms(f"ONNX, {name}", other, folder, orders=("NCHW",))
+    return known
+
+
+def torchvision_forms(model, folder, console) -> dict[str, Form]:
+    """torchvision's network as torch exports it; its weights go into ours."""
+    from inception_v1 import load_weights
+
+    if not importlib.util.find_spec("torchvision"):
+        console.print("torchvision is not installed: its export is left out")
+        return {}
+    weights, file = folder / "torchvision.pth", folder / "torchvision.onnx"
+    subprocess.run([sys.executable, "-c", EXPORT_TORCHVISION, weights, file], check=True, capture_output=True)
+    load_weights(model, weights)
+    return {"torchvision's ONNX, onnxruntime": onnx_form(file, lambda x: nchw(signed(x)))}
+
+
+def onnx_forms(name, network, folder, orders=("NCHW", "NHWC")) -> dict[str, Form]:
+    import onnx
+
+    from training import onnx_file
+
+    made = {}
+    for order in orders:
+        file = folder / f"{name}-{order}.onnx".replace(" ", "-")
+        onnx.save(onnx_file.convert(network, nchw=order == "NCHW"), file)
+        made[f"{name}, {order}, onnxruntime"] = onnx_form(file, prepared(network, order))
+    return made
+
+
+def onnx_form(file, prepare) -> Form:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = CORES
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return Form(lambda x: session.run(None, {"image": x})[0], prepare, file.stat().st_size)
+
+
+def tensorflow_forms(network, folder) -> dict[str, Form]:
+    import tensorflow as tf
+
+    from training import saved_model
+
+    exported = folder / "saved_model"
+    exported.mkdir()
+    (exported / saved_model.LABELS).write_text("".join(f"{name}\n" for name in network.labels))
+    saved_model.write(exported, network, top=5, float_only=False)
+    served = tf.saved_model.load(str(exported)).signatures["predict_images"]
+    spec = [tf.TensorSpec((None, SIZE, SIZE, 3), tf.float32)]
+    classifier = network.model.classifier()
+    traced = {
+        "TensorFlow, trained network": tf.function(lambda x: classifier(x, training=False), spec),
+        "TensorFlow, folded, variables": tf.function(lambda x: tf.nn.softmax(network.net(x)["main"]), spec),
+        "TensorFlow, folded, constants": tf.function(lambda x: network(x)["probabilities"], spec),
+    }
+    normalised = prepared(network, "NHWC")
+    made = {name: Form(lambda x, f=f: f(tf.constant(x)).numpy(), normalised, None) for name, f in traced.items()}
+    size = sum(path.stat().st_size for path in exported.rglob("*") if path.is_file())
+    run = lambda x: served(images=tf.constant(x))["probabilities"].numpy()  # noqa: E731
+    return made | {"SavedModel, predict_images": Form(run, lambda x: x, size)}
+
+
+def litert_forms(network, folder) -> dict[str, Form]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    from training import litert
+
+    made, normalised = {}, prepared(network, "NHWC")
+    for precision in litert.PRECISIONS:
+        if precision == "int8" and litert.int8_refusal(network.model.spec):
+            continue
+        content = litert.convert(network, precision, representative=normalised(pictures(8)))
+        runner = Interpreter(model_content=content, num_threads=CORES).get_signature_runner()
+        within = AGREE if precision == "float32" else LOOSE
+        run = lambda x, runner=runner: np.array(runner(image=x)["probabilities"])  # noqa: E731
+        made[f"LiteRT {precision}"] = Form(run, normalised, len(content), within)
+    return made
+
+
+def openvino_forms(network, folder, console) -> dict[str, Form]:
+    if not importlib.util.find_spec("openvino"):
+        console.print("OpenVINO is not installed: it is left out")
+        return {}
+    import openvino
+
+    file = folder / "ONNX-NCHW.onnx"
+    compiled = openvino.Core().compile_model(
+        file, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": CORES}
+    )
+    return {"ONNX, NCHW, OpenVINO": Form(lambda x: compiled(x)[0], prepared(network, "NCHW"), file.stat().st_size)}
+
+
+def matrix_product():
+    from inception_v1.layers import LocalResponseNormalization
+
+    return LocalResponseNormalization
+
+
+def native():
+    import tensorflow as tf
+
+    from inception_v1.layers import LocalResponseNormalization
+
+    class Native(LocalResponseNormalization):
+        def call(self, x):
+            return tf.nn.local_response_normalization(x, self.size // 2, self.k, self.alpha / self.size, self.beta)
+
+    return Native
+
+
+def measured(known: dict[str, Form], batch: int, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of every round of each form, after one that does not count and proves that they agree."""
+    pixels = pictures(batch)
+    given = {name: np.ascontiguousarray(form.prepare(pixels)) for name, form in known.items()}
+    first = next(iter(known))
+    expected = known[first].run(given[first])
+    times: dict[str, list[float]] = {name: [] for name in known}
+    for name, form in known.items():
+        apart = np.abs(form.run(given[name]) - expected).max()
+        assert apart <= form.within, f"{name} is {apart} from {first}"
+    for turn in range(rounds):
+        order = list(known)
+        for name in order[turn % len(order) :] + order[: turn % len(order)]:
+            began = time.perf_counter()
+            known[name].run(given[name])
+            times[name].append(1000 * (time.perf_counter() - began))
+    return times
+
+
+def table(variant, batch, known, times) -> Table:
+    shown = Table(title=f"{variant}, batch {batch}, ms a batch", title_justify="left")
+    for title in ("form", "median", "range", "images/s", "MB"):
+        shown.add_column(title, justify="left" if title == "form" else "right")
+    for name, values in sorted(times.items(), key=lambda item: statistics.median(item[1])):
+        median, size = statistics.median(values), known[name].size
+        megabytes = "" if size is None else f"{size / 1e6:.1f}"
+        shown.add_row(
+            name, f"{median:.1f}", f"{min(values):.1f}-{max(values):.1f}", f"{1000 * batch / median:.0f}", megabytes
+        )
+    return shown
+
+
+def bars(results, console) -> None:
+    """Prints whether the promises hold."""
+    for title, rows in results.items():
+        medians = {name: statistics.median(row["ms"]) for name, row in rows.items()}
+        own = min(medians["ONNX, NCHW, onnxruntime"], medians["ONNX, NHWC, onnxruntime"])
+        tensorflow = min(value for name, value in medians.items() if name.startswith("TensorFlow"))
+        lines = {"SavedModel / best TensorFlow form (at most 1.10)": medians["SavedModel, predict_images"] / tensorflow}
+        with contextlib.suppress(KeyError):
+            lines["torchvision's ONNX / ours (at least 1)"] = medians["torchvision's ONNX, onnxruntime"] / own
+        with contextlib.suppress(KeyError):
+            lines["native LRN / ours (at least 1.2)"] = medians["ONNX, native LRN, NCHW, onnxruntime"] / own
+        for line, ratio in lines.items():
+            console.print(f"{title}: {line}: {ratio:.2f}", highlight=False)
+
+
+def prepared(network, order):
+    """Pixels as a network takes them."""
+    layout = nchw if order == "NCHW" else (lambda x: x)
+    return lambda pixels: layout((pixels - network.mean) / network.std)
+
+
+def signed(pixels):
+    return pixels / np.float32(127.5) - 1
+
+
+def nchw(images):
+    return images.transpose(0, 3, 1, 2)
+
+
+def pictures(batch: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 255, (batch, SIZE, SIZE, 3)).astype("float32")
+
+
+def cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':')[1].strip()}, {CORES} cores"
+    return f"{platform.processor()}, {CORES} cores"
+
+
+if __name__ == "__main__":
+    main()
