@@ -393,7 +393,6 @@ def _tune(command: Tune, argv: list[str]) -> None:
     )
     if not results:  # a worker
         return
-    report.write(folder, results)
     console.print(report.table(results))
     console.print(f"report: {folder / report.REPORT / report.PAGE}", highlight=False, soft_wrap=True)
 

@@ -52,7 +52,6 @@ def main():
         budget=Budget(keep_macs=0.02),
         show=lambda standing: console.print(report.line(standing), soft_wrap=True, highlight=False),
     )
-    report.write(options.out / "search", found)
     rows = {"paper": found.trials[0].spec, "searched": found.best.spec}
     confirmed = {name: [trained(options.out / f"{name}-{n}", spec, n) for n in SEEDS] for name, spec in rows.items()}
     result = {

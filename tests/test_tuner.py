@@ -51,10 +51,11 @@ class MadeUp:
     Attributes:
         trained: (folder, values, epochs that were there, last epoch) of each call.
         trouble: what the n-th call raises.
+        reported: trials of each report.
     """
 
     def __init__(self):
-        self.trained, self.trouble = [], {}
+        self.trained, self.trouble, self.reported = [], {}, []
 
     def train(self, tuner, folder, values, until):
         history = folder / runs.HISTORY
@@ -82,6 +83,7 @@ def made_up(monkeypatch):
     made_up = MadeUp()
     monkeypatch.setattr(tuner._Tuner, "_train", lambda *arguments: made_up.train(*arguments))
     monkeypatch.setattr(tuner.train, "prepared", lambda *_: None)
+    monkeypatch.setattr(tuner.report, "write", lambda folder, found: made_up.reported.append(len(found.trials)))
     monkeypatch.setattr(tuner, "IDLE", 0)
     return made_up
 
@@ -198,12 +200,23 @@ def test_too_many_failures_in_a_row_end_the_search(search, made_up):
         search(max_failures=2)
     assert len(made_up.trained) == 5
     assert [t.status[0] for t in search(max_failures=3).trials] == list("CFCFFCCC")
+    assert made_up.reported == [5, 5, 8]
+
+
+def test_what_ended_before_ctrl_c_is_reported(search, made_up):
+    made_up.trouble = {4: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        search()
+    assert made_up.reported == [4]
+    assert [trial.status for trial in search().trials] == ["COMPLETED"] * 8
+    assert made_up.reported == [4, 8]
 
 
 def test_a_disk_that_is_full_ends_the_search_at_once(search, made_up):
     made_up.trouble = {3: OSError(28, "No space left on device")}
     with pytest.raises(OSError, match="No space left"):
         search()
+    assert made_up.reported == [3]
     assert told(search()) == told(search("whole"))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from keras_tuner.engine import trial as kt_trials
 
 from inception_v1.writing import written_whole
+from tuning.reading import last_line
 from tuning.results import COMPLETED, FAILED, RUNNING
 from tuning.space import Space
 
@@ -100,6 +101,15 @@ class InBudget(kt.Oracle):
         """Trials that failed since the last one that did not."""
         status = [self.trials[trial_id].status for trial_id in reversed(self.end_order)]
         return sum(1 for _ in itertools.takewhile(lambda ended: ended == FAILED, status))
+
+    def check_failures(self, home: Path) -> None:
+        """Raises ValueError where failures ended the search."""
+        if (failures := self.failures()) >= self.max_failures:
+            last = self.trials[self.end_order[-1]]
+            raise ValueError(
+                f"Expected fewer than {self.max_failures} failed trials in a row (--max-failures); Received: "
+                f"{failures}, the last with {last_line(last.message or '')!r}; what ended is in {home}."
+            )
 
     def save(self):
         with written_whole(Path(self._get_oracle_fname())) as part:

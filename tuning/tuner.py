@@ -29,8 +29,7 @@ from training.recipe import Recipe
 from training.report import read_history
 from training.run import RunFolder
 from training.strategy import Engine
-from tuning import oracles, results
-from tuning.reading import last_line
+from tuning import oracles, report, results
 from tuning.results import FAILED, Results, Standing
 from tuning.space import Budget, Space
 
@@ -91,6 +90,8 @@ def search(
 ) -> Results | None:
     """Searches a space for the networks that do best, trial after trial, each a run folder of its own.
 
+    At the end, after Ctrl-C too, the folder gets what `report.write` makes: tables, the best network, a page.
+
     A search that broke off goes on when it is started again with the same arguments: what ended is kept, the trial that
     was interrupted continues after its last whole epoch. `trials` and `max_failures` may differ from before.
 
@@ -127,29 +128,31 @@ def search(
     plan = _Plan(space, tuner, trials, budget or Budget(), tuple(also), patience, max_failures, recipe, network)
     chief, worker = _part()
     engine = _engine(strategy, datasets)
-    found, work = plan.prepare(datasets, engine, reads=not chief)
-    goal = _objective(objective, found)
+    area, work = plan.prepare(datasets, engine, reads=not chief)
+    goal = _objective(objective, area)
     home = Path(folder)
-    with contextlib.nullcontext() if worker else _claimed(home, plan.settings(goal.name, found)):
-        oracle = oracles.make(tuner, found, goal, trials, max_failures, _teller(found, show))
+    with contextlib.nullcontext() if worker else _claimed(home, plan.settings(goal.name, area)):
+        oracle = oracles.make(tuner, area, goal, trials, max_failures, _teller(area, show))
         with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner"
-            own = _Tuner(oracle, found, work, engine, patience, progress, home)
-        if not worker:
-            own.save()
+            own = _Tuner(oracle, area, work, engine, patience, progress, home)
         kt_config.DEBUG = False  # the traceback of a failed trial is in its file, and need not be on the screen
-        try:
-            own.search()
-        except kt.errors.FatalError as error:
-            raise error.__cause__ or error from None
         if worker:
-            return None
-        if oracle.failures() >= max_failures:
-            last = oracle.trials[oracle.end_order[-1]]
-            raise ValueError(
-                f"Expected fewer than {max_failures} failed trials in a row (--max-failures); Received: "
-                f"{oracle.failures()}, the last with {last_line(last.message or '')!r}; what ended is in {home}."
-            )
-        return read(home)
+            return _searched(own)
+        own.save()
+        try:
+            _searched(own)
+        finally:
+            found = read(home)
+            report.write(home, found)
+        oracle.check_failures(home)
+        return found
+
+
+def _searched(own: "_Tuner") -> None:
+    try:
+        own.search()
+    except kt.errors.FatalError as error:
+        raise error.__cause__ or error from None
 
 
 def read(folder: str | os.PathLike) -> Results:
