@@ -5,6 +5,7 @@ import logging
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import keras_tuner as kt
 import numpy as np
 from keras_tuner.engine import trial as kt_trials
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 
 from inception_v1.writing import written_whole
 from tuning.reading import last_line
@@ -25,10 +28,8 @@ REDRAWS = 1000  # random samples in a row that are over budget or known before t
 GRID_CHUNK, GRID_LIMIT = 10_000, 10_000_000  # points looked at together, and in a row without one in the budget
 CANDIDATES, PARENTS = 1000, 4  # that a Gaussian process chooses from: random ones, and as many near the best trials
 POPULATION, TOURNAMENT = 10, 3  # of evolution
-NOISE = 0.1  # of the scores, as a share of their variance: two runs of one network differ
-CURIOSITY = (
-    1.0  # deviations above the mean at which a candidate is judged; Keras Tuner's 2.6 tries too much in 20 trials
-)
+NOISE = 0.1  # of the scores, as a share of their variance, where learning it starts: two runs of one network differ
+CURIOSITY = 1.5  # deviations above the mean at which a candidate is judged
 
 
 class InBudget(kt.Oracle):
@@ -135,19 +136,29 @@ class Random(InBudget, kt.oracles.RandomSearchOracle):
 
 
 class _Gaussian(kt.oracles.BayesianOptimizationOracle):
-    """Keras Tuner's Gaussian process, asked about samples in the budget.
+    """Keras Tuner's Gaussian process, asked about samples in the budget, with noise that it learns from the scores.
 
-    Its own search for the best point leaves the budget, takes 10 s in 12 dimensions, and does not go on after a kill.
+    Keras Tuner's own search for the best point leaves the budget, takes 10 s in 12 dimensions and does not go on after
+    a kill; its fixed noise takes a lucky score for a good place, and tries that over and over.
     """
+
+    def _make_gpr(self):
+        kernel = kernels.Matern(nu=2.5) + kernels.WhiteKernel(NOISE, (1e-3, 10.0))
+        return GaussianProcessRegressor(kernel, n_restarts_optimizer=5, normalize_y=True, random_state=self.seed)
 
     def populate_space(self, trial_id):
         done = [trial for trial in self.trials.values() if trial.status == COMPLETED]
         if len(done) < self.num_initial_points:
             return self._random_populate_space()
-        self.gpr.fit(*self._vectorize_trials())
+        points, scores = self._vectorize_trials()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # of noise near the end of its range
+            found = self.gpr.fit(points, scores).kernel_
+        noise = found.k2.noise_level
+        surface = GaussianProcessRegressor(found.k1, alpha=noise, optimizer=None, normalize_y=True).fit(points, scores)
         candidates = self._candidates(done, self.seed + int(trial_id))
         vectors = [[hp.value_to_prob(values[hp.name]) for hp in self._nonfixed_space()] for values in candidates]
-        mean, deviation = self.gpr.predict(np.array(vectors), return_std=True)
+        mean, deviation = surface.predict(np.array(vectors), return_std=True)
         for index in np.argsort(mean - self.beta * deviation, kind="stable"):
             if not self._duplicate(candidates[index]):
                 return {"status": RUNNING, "values": candidates[index]}
@@ -242,7 +253,7 @@ def make(name: str, space: Space, objective: kt.Objective, trials: int | None, m
     """The oracle of that name, of `TUNERS`; see `InBudget`."""
     more: dict[str, Any] = {}
     if name == "bayesian":
-        more = {"alpha": NOISE, "beta": CURIOSITY, "num_initial_points": max(4, (trials or 0) // 3)}
+        more = {"beta": CURIOSITY, "num_initial_points": max(4, (trials or 0) // 3)}
     if name == "hyperband":
         more = {"max_epochs": space.recipe.epochs, "hyperband_iterations": None if trials else 1}
     return TUNERS[name](space, objective, trials, max_failures, ended, **more)
