@@ -14,6 +14,24 @@ def data_dir(tmp_path_factory):
     return str(tmp_path_factory.mktemp("tensorflow_datasets"))
 
 
+@pytest.fixture
+def recipe(data_dir):
+    """A small run on digits."""
+    import dataclasses
+
+    from training.recipe import PRESETS
+
+    return dataclasses.replace(
+        PRESETS["digits"],
+        data_dir=data_dir,
+        variant="plain",
+        aux=False,
+        epochs=4,
+        train_split="train[:64]",
+        validation_split="test[:9]",
+    )
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory, data_dir):
     """A run on digits, the folder of its first export in every form, and what its card says."""
