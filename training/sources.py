@@ -1,5 +1,6 @@
 """Where images come from: every source is a `tfds.core.DatasetBuilder`, with class names, splits and slices."""
 
+import contextlib
 import dataclasses
 import difflib
 import gzip
@@ -7,6 +8,7 @@ import os
 import random
 from pathlib import Path
 
+import filelock
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -177,7 +179,7 @@ def load(recipe: Recipe) -> tuple[tfds.core.DatasetBuilder, Splits]:
         raise ValueError(
             f"Expected a dataset of images with one class label; Received: {recipe.source!r} with {features}."
         )
-    builder.download_and_prepare()
+    builder = _prepared(builder, recipe)
     splits = _choose_splits(builder, recipe)
     for field in dataclasses.fields(splits):
         split = getattr(splits, field.name)
@@ -252,6 +254,20 @@ def _builder(source: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
             "Expected source to be 'digits', 'fashion_mnist', 'folder:PATH' or a name of TensorFlow Datasets; "
             f"Received: source={source!r}.{hint}"
         ) from None
+
+
+def _prepared(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> tfds.core.DatasetBuilder:
+    """The builder once its files are there; of several processes one writes them and the others wait."""
+    place = Path(builder.data_dir)
+    if not isinstance(builder, PictureFolder) and "://" not in str(builder.data_dir) and not place.exists():
+        with contextlib.suppress(OSError):  # which TFDS explains
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(place.parent / f".{place.name}.lock"):
+                builder = _builder(recipe.source, recipe.data_dir)  # another process may have prepared it meanwhile
+                builder.download_and_prepare()
+                return builder
+    builder.download_and_prepare()
+    return builder
 
 
 def _choose_splits(builder, recipe: Recipe) -> Splits:

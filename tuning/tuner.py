@@ -36,6 +36,7 @@ from tuning.space import Budget, Space
 SEARCH, TRIALS, RUN, ATTEMPTS = "search.json", "trials", "run", "attempts.json"
 STRATEGIES = ("default", "mirrored", "tpu")  # those of one process
 MOST_ATTEMPTS = 3  # starts of a trial in the same epoch: what kills the process each time, as want of memory, must end
+LONGEST_WAIT = 3600  # seconds for the chief to begin, as Keras Tuner waits for it later
 IDLE = 0.1  # seconds between two questions for a trial
 
 
@@ -131,7 +132,8 @@ def search(
     area, work = plan.prepare(datasets, engine, reads=not chief)
     goal = _objective(objective, area)
     home = Path(folder)
-    with contextlib.nullcontext() if worker else _claimed(home, plan.settings(goal.name, area)):
+    about = plan.settings(goal.name, area)
+    with _joined(home, about) if worker else _claimed(home, about):
         oracle = oracles.make(tuner, area, goal, trials, max_failures, _teller(area, show))
         with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner"
             own = _Tuner(oracle, area, work, engine, patience, progress, home)
@@ -280,6 +282,20 @@ def _claimed(home: Path, about: dict[str, Any]) -> Iterator[None]:
     with RunFolder(home).locked():
         runs.write_json(home / SEARCH, about)
         yield
+
+
+@contextlib.contextmanager
+def _joined(home: Path, about: dict[str, Any]) -> Iterator[None]:
+    """Waits until the chief has claimed the folder; raises ValueError where it is for another search, or never does."""
+    end = time.monotonic() + LONGEST_WAIT
+    while not (home / SEARCH).is_file():
+        if time.monotonic() > end:
+            raise ValueError(
+                f"Expected the chief to begin the search within {LONGEST_WAIT} s; Received: nothing in {home}."
+            )
+        time.sleep(IDLE)
+    _check_same(home, about)
+    yield
 
 
 def _check_same(home: Path, about: dict[str, Any]) -> None:
