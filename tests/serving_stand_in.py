@@ -5,7 +5,6 @@ import contextlib
 import http.server
 import json
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -23,6 +22,8 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+
+from .test_multiworker import free_ports
 
 MODEL_SERVER = shutil.which("tensorflow_model_server")
 SERVER = "tensorflow_model_server" if MODEL_SERVER else "stand-in"
@@ -42,7 +43,7 @@ def serving(base, name):
 
 @contextlib.contextmanager
 def _model_server(base, name):
-    ports = [free_port(), free_port()]
+    ports = free_ports(2)
     server = subprocess.Popen(
         [
             MODEL_SERVER,
@@ -222,8 +223,3 @@ def _bytes(row):
 
 def _jsonable(values):
     return np.char.decode(values.astype("S")).tolist() if values.dtype == object else values.tolist()
-
-
-def free_port():
-    with socket.create_server(("localhost", 0)) as server:
-        return server.getsockname()[1]

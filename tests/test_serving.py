@@ -22,9 +22,9 @@ from tensorflow_serving.apis import (
 import googlenet
 from training import evaluate, serving
 
-from .serving_stand_in import free_port
 from .serving_stand_in import serving as served
 from .test_decoding import READABLE
+from .test_multiworker import free_ports
 from .test_saved_model import BOMBS, GOOD
 
 
@@ -174,7 +174,7 @@ def test_what_the_client_cannot_do_is_one_sentence(exported, addresses, files, t
             ["--server", addresses.grpc, files[0]],
             f"Expected a server at grpc://HOST:PORT; Received: '{addresses.grpc}'",
         ),
-        (["--server", f"grpc://localhost:{free_port()}", files[0]], "Received: UNAVAILABLE"),
+        (["--server", f"grpc://localhost:{free_ports(1)[0]}", files[0]], "Received: UNAVAILABLE"),
         (["--server", server, files[0]], "Expected an answer of model 'googlenet'"),
         (["--server", server, "--name", "digits", files[0], str(text)], f"Received: '{text}', which is unreadable"),
         (["--server", server, "--name", "digits", str(tmp_path / "absent.png")], "which is no file"),

@@ -22,7 +22,7 @@ from training import recipe as recipes
 from training.recipe import Recipe
 from tuning import pictures, report
 from tuning.importance import importance
-from tuning.reading import front, last_line, ranked, worst_shown
+from tuning.reading import front, last_line, worst_shown
 from tuning.results import COMPLETED, FAILED, RUNNING, Results, Trial
 
 PAPER = Spec("batchnorm", (32, 32, 1), 10, width_multiplier=0.5)
@@ -160,7 +160,7 @@ def test_every_search_can_be_written(tmp_path, case, direction):
     for name in PICTURES:
         Image.open(tmp_path / "report" / name).verify()
     assert len(read(tmp_path / "trials.csv")) == len(found.trials)
-    assert (tmp_path / "best").exists() == bool(ranked(found))
+    assert (tmp_path / "best").exists() == bool(found.ranked)
     printed(report.table(found))
 
 

@@ -22,6 +22,7 @@ from training import card as cards
 from training import evaluate, litert, onnx_file, pipeline, reload, saved_model, sources, transfer
 from training.decoding import decode
 from training.inference import Inference
+from training.report import check_folder
 from training.run import RunFolder, write_text
 
 TARGETS = ("savedmodel", "onnx", "litert")
@@ -225,9 +226,7 @@ def _check_options(options, version) -> None:
 
 
 def _check_place(folder, version) -> None:
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not existing.is_dir():
-        raise ValueError(f"Expected a folder; Received: {str(folder)!r}, where {str(existing)!r} is a file.")
+    check_folder(folder)
     if version is not None and (folder / str(version)).exists():
         raise ValueError(f"Expected a new version; Received: {version}, which exists in {str(folder)!r}.")
 

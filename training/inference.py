@@ -8,6 +8,7 @@ from inception_v1 import GoogLeNet
 from inception_v1.folding import folded
 from inception_v1.preprocessing import constants, normalize
 from training import transfer
+from training.train import precision
 
 DEFAULT_SIZE = 224  # of networks that take any
 
@@ -107,11 +108,7 @@ def _of_size(model: GoogLeNet, size: int) -> GoogLeNet:
     fixed = (size, size, model.spec.input_shape[2])
     if model.spec.input_shape == fixed and {layer.compute_dtype for layer in model.layers} == {"float32"}:
         return model
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
+    with precision("float32"):
         copy = GoogLeNet(**transfer.changed(model.spec, input_shape=fixed).to_dict())
-    finally:
-        keras.config.set_dtype_policy(before)
     copy.set_weights(model.get_weights())
     return copy

@@ -1,6 +1,5 @@
 """Where images come from: every source is a `tfds.core.DatasetBuilder`, with class names, splits and slices."""
 
-import contextlib
 import dataclasses
 import difflib
 import gzip
@@ -259,14 +258,14 @@ def _builder(source: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
 def _prepared(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> tfds.core.DatasetBuilder:
     """The builder once its files are there; of several processes one writes them and the others wait."""
     place = Path(builder.data_dir)
-    if not isinstance(builder, PictureFolder) and "://" not in str(builder.data_dir) and not place.exists():
-        with contextlib.suppress(OSError):  # which TFDS explains
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(place.parent / f".{place.name}.lock"):
-                builder = _builder(recipe.source, recipe.data_dir)  # another process may have prepared it meanwhile
-                builder.download_and_prepare()
-                return builder
-    builder.download_and_prepare()
+    if isinstance(builder, PictureFolder) or "://" in str(builder.data_dir) or place.exists():
+        builder.download_and_prepare()
+        return builder
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(place.parent / f".{place.name}.lock"):
+        if place.exists():  # another process has prepared it meanwhile
+            builder = _builder(recipe.source, recipe.data_dir)
+        builder.download_and_prepare()
     return builder
 
 

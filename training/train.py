@@ -94,7 +94,7 @@ def train(
         return {}
     with engine.faults():
         run = RunFolder(engine.gather(str(folder))[0])
-        engine.agree(dataclasses.asdict(recipe) | ({"spec": spec.to_dict()} if spec else {"spec": None}))
+        engine.agree(dataclasses.asdict(recipe) | {"spec": spec and spec.to_dict()})
         engine.together(lambda: engine.check(recipe))
         recipe, pretrained = engine.together(lambda: completed(recipe, spec))
         given = transfer.changed(pretrained.spec, dropout=recipe.dropout) if pretrained else spec
@@ -279,7 +279,7 @@ def fit(
     """
     recipe, spec = task.recipe, task.spec
     epochs = recipe.epochs if until is None else until
-    with _precision(recipe.precision), _nan_shows(), _sigterm_ends():
+    with precision(recipe.precision), _nan_shows(), _sigterm_ends():
         with engine.scope():
             falls = recipe.aux_schedule == "linear" and spec.has_aux
             aux_weight = keras.Variable(recipe.aux_weight, trainable=False, dtype="float32") if falls else None
@@ -358,7 +358,7 @@ def _kept(run: RunFolder, best_epoch: int | None) -> str:
 
 
 @contextlib.contextmanager
-def _precision(policy: str) -> Iterator[None]:
+def precision(policy: str) -> Iterator[None]:
     """Builds layers with the recipe's precision, and none but those."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

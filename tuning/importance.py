@@ -8,7 +8,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
-from tuning.reading import dimensions, ranked, worst_shown
+from tuning.reading import dimensions, worst_shown
 from tuning.results import Results
 
 FEWEST_TO_FIT, FEWEST_TO_TRUST = 4, 8  # trials; to trust, twice the dimensions too
@@ -40,7 +40,7 @@ class Importance:
 
 def importance(results: Results) -> Importance:
     """Permutation importance of each dimension, cross-validated. Equal results give equal numbers."""
-    names, trials = dimensions(results), ranked(results)
+    names, trials = dimensions(results), results.ranked
     scores = np.array([trial.score for trial in trials], "float64")
     if doubt := _no_model(len(names), scores):
         return Importance(tuple(names), (), (), None, len(trials), doubt)

@@ -9,7 +9,7 @@ from string import Template
 
 from tuning.importance import Importance
 from tuning.pictures import shown_dimensions
-from tuning.reading import encodable, joined, last_line, paper, ranked, relative_macs, short
+from tuning.reading import encodable, joined, last_line, paper, relative_macs, short
 from tuning.results import COMPLETED, FAILED, Results, Trial
 
 # How to read each picture, in the order in which the page shows them.
@@ -95,7 +95,7 @@ def page(folder: Path, results: Results, found: Importance, pictures: Mapping[st
 
 def _best(folder: Path, results: Results) -> str:
     """The winner beside the paper's widths, and how to train it."""
-    trials, first = ranked(results), paper(results)
+    trials, first = results.ranked, paper(results)
     if not trials:
         return "<p>No trial has completed.</p>"
     best = trials[0]
@@ -123,7 +123,7 @@ def _compared(best: Trial, first: Trial | None) -> tuple[list[str], list[list[st
 
 
 def _pictures(results: Results, pictures: Mapping[str, bytes]) -> str:
-    if not ranked(results):
+    if not results.ranked:
         return "<p>None.</p>"
     return "\n".join(_picture(name, results.direction, png) for name, png in pictures.items())
 
@@ -140,7 +140,7 @@ def _picture(name: str, direction: str, png: bytes) -> str:
 
 
 def _trials(results: Results, found: Importance) -> str:
-    trials, names = ranked(results), shown_dimensions(results, found)
+    trials, names = results.ranked, shown_dimensions(results, found)
     if not trials:
         return "<p>None.</p>"
     heads = ["trial", "score", "parameters", "MACs", "to trial 0", "epochs", "seconds", *names]

@@ -15,7 +15,7 @@ from scipy.stats import skew
 from inception_v1.spec import Widths
 from inception_v1.summary import BRANCH_COLOURS
 from tuning.importance import Importance
-from tuning.reading import dimensions, front, paper, ranked, worst_shown
+from tuning.reading import dimensions, front, paper, worst_shown
 from tuning.results import FAILED, Results, Trial
 
 TRIAL, BEST, PAPER, LINE = "#4c78a8", "#e45756", "#222222", "#9aa5b1"
@@ -27,7 +27,7 @@ OUTPUTS, REDUCTIONS = (0, 2, 4, 5), (1, 3)  # of the six widths
 
 def pareto(results: Results) -> Figure:
     """Score against multiply-accumulates of the completed trials; the front is a step line."""
-    trials, first = ranked(results), paper(results)
+    trials, first = results.ranked, paper(results)
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
     if not trials:
@@ -56,7 +56,7 @@ def pareto(results: Results) -> Figure:
 
 def history(results: Results) -> Figure:
     """Score by trial in the order in which they began, and the best so far."""
-    trials = sorted(ranked(results), key=lambda trial: trial.number)
+    trials = sorted(results.ranked, key=lambda trial: trial.number)
     failed = [trial.number for trial in results.trials if trial.status == FAILED]
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -68,7 +68,7 @@ def history(results: Results) -> Figure:
     reached = gather.accumulate([trial.score for trial in trials])
     last = max(trial.number for trial in results.trials)
     axes.plot([*numbers, last], [*reached, reached[-1]], color=BEST, drawstyle="steps-post", label="best so far")
-    best = ranked(results)[0]
+    best = results.ranked[0]
     axes.plot(best.number, best.score, "*", color=BEST, markersize=14, label=f"best: trial {best.number}")
     if failed:
         bottom = axes.get_xaxis_transform()
@@ -129,7 +129,7 @@ def parallel(results: Results, found: Importance) -> Figure:
         results: of the search.
         found: what `importance` says of them; of more than 12 dimensions its first 12 are drawn.
     """
-    trials, names = ranked(results)[::-1], shown_dimensions(results, found)  # the best is drawn last
+    trials, names = results.ranked[::-1], shown_dimensions(results, found)  # the best is drawn last
     figure = Figure(figsize=(float(np.clip(2.5 + 0.9 * len(names), 8, 13)), 5.5), layout="constrained")
     axes = figure.add_subplot()
     if not trials or not names:
@@ -259,7 +259,7 @@ def _draw_axes(axes: Axes, names: Sequence[str], ticks: Sequence[list[tuple[floa
 
 
 def _parallel_title(results: Results, names: Sequence[str], found: Importance) -> str:
-    title = f"{_count(ranked(results))}; the darker, the better"
+    title = f"{_count(results.ranked)}; the darker, the better"
     total = len(found.names)
     if len(names) == total:
         return title
@@ -296,7 +296,7 @@ def importance_bars(found: Importance) -> Figure:
 
 def widths(results: Results) -> Figure:
     """Widths of the best network's blocks beside those of trial 0: outputs above, 1x1 reductions below."""
-    trials, first = ranked(results), paper(results)
+    trials, first = results.ranked, paper(results)
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     if not trials:
         return _empty(figure, figure.add_subplot(), "no trial has completed")

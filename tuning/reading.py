@@ -1,6 +1,5 @@
 """What a report asks of a search's results: its dimensions, its trials in order of merit, the paper's among them."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,13 +11,6 @@ from tuning.results import Results, Trial
 def dimensions(results: Results) -> list[str]:
     """Names of the dimensions, in the order in which the trials first have them."""
     return list(dict.fromkeys(name for trial in results.trials for name in trial.values))
-
-
-def ranked(results: Results) -> list[Trial]:
-    """The completed trials whose score is a finite number, in the order of `Results.best`: best first."""
-    sign = -1 if results.direction == "max" else 1
-    scored = [trial for trial in results.completed if trial.score is not None and math.isfinite(trial.score)]
-    return sorted(scored, key=lambda trial: (sign * trial.score, trial.macs, trial.number))
 
 
 def paper(results: Results) -> Trial | None:
@@ -35,7 +27,7 @@ def relative_macs(trial: Trial, results: Results) -> float | None:
 def front(results: Results) -> list[Trial]:
     """The trials that none beats with as few multiply-accumulates, cheapest first."""
     sign, kept = 1 if results.direction == "max" else -1, []
-    for trial in sorted(ranked(results), key=lambda trial: (trial.macs, -sign * trial.score)):
+    for trial in sorted(results.ranked, key=lambda trial: (trial.macs, -sign * trial.score)):
         if not kept or sign * trial.score > sign * kept[-1].score:
             kept.append(trial)
     return kept

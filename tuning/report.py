@@ -19,7 +19,7 @@ from training.report import ShowProgress, save
 from tuning import pictures
 from tuning.importance import importance
 from tuning.page import SENTENCES, page
-from tuning.reading import dimensions, joined, last_line, paper, ranked, relative_macs, short
+from tuning.reading import dimensions, joined, last_line, paper, relative_macs, short
 from tuning.results import Results, Standing, Trial
 
 TRIALS, BEST, REPORT, PAGE, TENSORBOARD = "trials.csv", "best", "report", "report.html", "tensorboard"
@@ -90,7 +90,7 @@ def _write_trials(path: Path, results: Results) -> None:
 
 def _write_best(folder: Path, results: Results) -> None:
     """Writes the spec and recipe of the best trial. Without one both go, and the folder if nothing else is in it."""
-    if trials := ranked(results):
+    if trials := results.ranked:
         folder.mkdir(exist_ok=True)
         runs.write_json(folder / runs.SPEC, trials[0].spec.to_dict())
         runs.write_json(folder / runs.RECIPE, dataclasses.asdict(trials[0].recipe))
@@ -155,7 +155,7 @@ def table(results: Results, top: int = 5) -> Table:
         results: of the search.
         top: how many, at most.
     """
-    trials, first = ranked(results), paper(results)
+    trials, first = results.ranked, paper(results)
     title = (
         f"{len(trials)} of {len(results.trials)} trials completed; best by {results.objective} ({results.direction})"
     )

@@ -1,6 +1,7 @@
 """What a search found out: its settings and one record a trial."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -65,10 +66,17 @@ class Results:
         return tuple(trial for trial in self.trials if trial.status == COMPLETED)
 
     @property
+    def ranked(self) -> list[Trial]:
+        """The completed trials whose score is a finite number: best first, of equals the one with fewer
+        multiply-accumulates."""
+        sign = -1 if self.direction == "max" else 1
+        scored = [trial for trial in self.completed if trial.score is not None and math.isfinite(trial.score)]
+        return sorted(scored, key=lambda trial: (sign * trial.score, trial.macs, trial.number))
+
+    @property
     def best(self) -> Trial | None:
-        """The completed trial with the best score (of equals the one with fewer multiply-accumulates), if any."""
-        sign = 1 if self.direction == "max" else -1
-        return max(self.completed, key=lambda trial: (sign * trial.score, -trial.macs, -trial.number), default=None)
+        """The first of `ranked`, if any."""
+        return next(iter(self.ranked), None)
 
 
 class Standing(NamedTuple):

@@ -311,23 +311,18 @@ class Space:
             params[those], macs[those] = classifier_cost(spec, self._widths(chosen))
         return params, macs
 
+    def _below(self, params: np.ndarray, macs: np.ndarray) -> np.ndarray:
+        """Whether a sample keeps the upper bounds."""
+        return (params <= (self.budget.max_params or np.inf)) & (macs <= (self.budget.max_macs or np.inf))
+
     def _keeps(self, params: np.ndarray, macs: np.ndarray) -> np.ndarray:
-        limits, wanted = self.budget, self.reference[1]
-        keeps = np.full(params.shape, True)
-        if limits.max_params is not None:
-            keeps &= params <= limits.max_params
-        if limits.max_macs is not None:
-            keeps &= macs <= limits.max_macs
-        if limits.keep_macs is not None:
-            keeps &= abs(macs - wanted) <= limits.keep_macs * wanted
-        return keeps
+        share, wanted = self.budget.keep_macs, self.reference[1]
+        return self._below(params, macs) & (abs(macs - wanted) <= (np.inf if share is None else share * wanted))
 
     def _affordable(self, params: np.ndarray, macs: np.ndarray) -> np.ndarray:
         """Whether a scaled sample costs no more than it should; where the cost is to be kept, than the start does."""
         most = self.reference[1] if self.budget.keep_macs is not None else np.inf
-        return (
-            (params <= (self.budget.max_params or np.inf)) & (macs <= (self.budget.max_macs or np.inf)) & (macs <= most)
-        )
+        return self._below(params, macs) & (macs <= most)
 
     def _scaled(self, values: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Samples in the budget, by the largest common factor that they can afford, and which of them got there."""

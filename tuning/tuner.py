@@ -209,13 +209,15 @@ class _Plan:
         return space, train.prepared(self.recipe, None, engine.replicas, space.start) if reads else None
 
     def _space(self, start: Spec) -> Space:
-        return Space(self.space, start, self.recipe, self.also, self.budget, self.tuner == "grid")
+        return _space(self._of_space(), start, self.recipe)
+
+    def _of_space(self) -> dict[str, Any]:
+        return {"space": self.space, "also": self.also, "tuner": self.tuner} | dataclasses.asdict(self.budget)
 
     def settings(self, objective: str, space: Space) -> dict[str, Any]:
         """What tells this search from others."""
-        own = {"space": self.space, "also": self.also, "tuner": self.tuner, "trials": self.trials}
-        own |= dataclasses.asdict(self.budget)
-        own |= {"objective": objective, "patience": self.patience, "max_failures": self.max_failures}
+        own = self._of_space() | {"trials": self.trials, "objective": objective}
+        own |= {"patience": self.patience, "max_failures": self.max_failures}
         about = {"settings": own, "recipe": dataclasses.asdict(self.recipe), "network": space.start.to_dict()}
         return json.loads(json.dumps(about))
 
