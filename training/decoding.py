@@ -57,7 +57,9 @@ def decode_whole(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 # A graph of its own: inlined, its many small operations would cost time also where a condition leaves it out.
-@tf.function(input_signature=[tf.TensorSpec((), tf.string)], experimental_attributes={"_noinline": True})
+@tf.function(
+    autograph=False, input_signature=[tf.TensorSpec((), tf.string)], experimental_attributes={"_noinline": True}
+)
 def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
     """Every pixel of a picture, the first one of an animation, by what the file holds and not by its name.
 

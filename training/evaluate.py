@@ -191,7 +191,7 @@ def view_batches(builder, split: str, recipe: Recipe, count: int, skip: Collecti
     pixels = pipeline.pixel_convention(recipe)
     ds = pipeline.encoded_pictures(builder, split, skip).map(
         lambda encoded, label: (normalize(views(decode_whole(encoded, channels), size, count), pixels), label),
-        tf.data.AUTOTUNE,
+        pipeline.CORES,
     )
     return ds.batch(max(1, recipe.batch_size // count)).prefetch(1)
 

@@ -278,7 +278,7 @@ def _test_samples(run, network, count) -> Samples:
 def _pictures(builder, split, network, count) -> tf.data.Dataset:
     """(encoded, uint8 pixels, label) of the first readable pictures of a split."""
     ds = pipeline.encoded_pictures(builder, split)
-    ds = ds.map(lambda e, label: (e, decode(e, network.size, network.channels), label), tf.data.AUTOTUNE)
+    ds = ds.map(lambda e, label: (e, decode(e, network.size, network.channels), label), pipeline.CORES)
     return ds.ignore_errors().take(count)
 
 

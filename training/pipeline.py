@@ -4,6 +4,7 @@ Training keeps no state: the n-th picture of epoch e, and all that is drawn for 
 n. So a run that goes on after epoch e, one with other threads and one fed by other machines train on the same pixels.
 """
 
+import os
 import typing
 from collections.abc import Callable, Collection
 
@@ -17,7 +18,9 @@ from training import augment, sources
 from training.decoding import bounded, decode, decode_pixels
 from training.recipe import Recipe
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 CACHE_BYTES = 2**30  # pictures that are smaller than this altogether stay in memory
+PREFETCH = 2  # batches that are ready beside the one in use
 SHUFFLE_BUFFER = 10_000  # pictures, where a dataset is read file by file
 
 
@@ -38,6 +41,7 @@ class Share(typing.NamedTuple):
 WHOLE = Share()
 
 
+@tf.autograph.experimental.do_not_convert
 def batches(
     builder: tfds.core.DatasetBuilder,
     split: str,
@@ -78,22 +82,24 @@ def batches(
         if _decoded_bytes(builder, split, recipe) <= CACHE_BYTES:
             ds = ds.cache()
         ds = ds.batch(recipe.batch_size)
-        return ds.map(lambda image, label: (normalize(image, pixels), label), tf.data.AUTOTUNE).prefetch(1)
+        return ds.map(lambda image, label: (normalize(image, pixels), label), PREFETCH).prefetch(1)
 
     channels, classes = image_channels(builder), len(sources.class_names(builder))
+    cores = tf.data.AUTOTUNE if service else CORES  # those of the workers
     steps = steps_per_epoch(builder, split, recipe, skip, share.of)
     batch = _batch_size(builder, split, recipe, skip, share.of)
-    ds = _examples(builder, split, recipe, skip, first_epoch, share)
-    ds = ds.map(lambda image, label, seed: (augmented(image, seed, recipe, channels), label, seed), tf.data.AUTOTUNE)
+    ds = _examples(builder, split, recipe, skip, first_epoch, share, cores)
+    ds = ds.map(lambda image, label, seed: (augmented(image, seed, recipe, channels), label, seed), cores)
     ds = ds.batch(batch // share.of, drop_remainder=True)
     if recipe.mixup or recipe.cutmix:
         ds = ds.map(lambda image, label, seed: (*mixed(image, tf.one_hot(label, classes), seed[0], recipe), seed))
-    ds = ds.map(lambda image, label, seed: (normalize(image, pixels), label), tf.data.AUTOTUNE)
+    ds = ds.map(lambda image, label, seed: (normalize(image, pixels), label), PREFETCH)
     if service:
         policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         ds = ds.apply(tf.data.experimental.service.distribute(policy, service))
     ds = ds.apply(tf.data.experimental.assert_cardinality(share.count * steps * (recipe.epochs - first_epoch)))
-    return ds.prefetch(tf.data.AUTOTUNE)
+    ds = ds.prefetch(PREFETCH)
+    return ds if service else sources.untuned(ds)
 
 
 def pixel_convention(recipe: Recipe) -> str:
@@ -113,6 +119,7 @@ def _batch_size(builder, split, recipe, skip, pieces) -> int:
     return min(recipe.batch_size, images) // pieces * pieces
 
 
+@tf.autograph.experimental.do_not_convert
 def pictures(builder, split: str, recipe: Recipe, skip: Collection[str] = ()) -> tf.data.Dataset:
     """The pictures of a split as a person would look at them: uint8 `(size, size, channels)`, in the source's order."""
     return _decoded(builder, split, recipe, skip).map(lambda image, label: image)
@@ -123,6 +130,7 @@ def encoded_pictures(builder, split: str, skip: Collection[str] = ()) -> tf.data
     return _named(builder, split, skip).map(lambda name, encoded, label: (encoded, label))
 
 
+@tf.autograph.experimental.do_not_convert
 def unreadable(builder, split: str) -> list[str]:
     """Names of the pictures of a split that cannot be decoded, or only with too much memory.
 
@@ -137,7 +145,7 @@ def unreadable(builder, split: str) -> list[str]:
         )
         return tf.where(tf.size(whole) > 0, name, b"")  # a use of the pixels: unused, they would not be decoded
 
-    readable = _named(builder, split).map(probe, tf.data.AUTOTUNE).ignore_errors().batch(1024)
+    readable = _named(builder, split).map(probe, CORES).ignore_errors().batch(1024)
     good = {name for names in readable.as_numpy_iterator() for name in names}
     if len(good) == sources.size(builder, split):
         return []
@@ -200,7 +208,7 @@ def window(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return augment.paper_window(tf.shape(image), tf.random.split(seed, 4)[0])
 
 
-def _examples(builder, split, recipe: Recipe, skip, first_epoch: int, share: Share) -> tf.data.Dataset:
+def _examples(builder, split, recipe: Recipe, skip, first_epoch: int, share: Share, cores: int) -> tf.data.Dataset:
     """(what `augmented` takes, label, seed) of all epochs."""
     batch = _batch_size(builder, split, recipe, skip, share.of)
     steps = steps_per_epoch(builder, split, recipe, skip, share.of)
@@ -213,7 +221,7 @@ def _examples(builder, split, recipe: Recipe, skip, first_epoch: int, share: Sha
             if share.count < share.of:  # before anything is decoded
                 ds = ds.enumerate().filter(lambda number, _: (start <= number % batch) & (number % batch < end))
                 ds = ds.map(lambda _, picture: picture)
-            return _read_in_order(ds, builder, recipe, epoch)
+            return _read_in_order(ds, builder, recipe, epoch, cores)
 
         return tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(read)
     count = sources.size(builder, split) - len(skip)
@@ -227,7 +235,7 @@ def _examples(builder, split, recipe: Recipe, skip, first_epoch: int, share: Sha
     # By steps, so that a `tf.data` service hands out whole batches.
     ds = tf.data.Dataset.range(first_epoch * steps, recipe.epochs * steps)
     ds = ds.flat_map(lambda step: tf.data.Dataset.range(step * batch + start, step * batch + end))
-    return ds.map(example, tf.data.AUTOTUNE)
+    return ds.map(example, cores)
 
 
 def _by_index(builder, split, recipe: Recipe, skip) -> Callable | None:
@@ -267,7 +275,7 @@ def _in_order(builder, split, skip, recipe: Recipe, epoch) -> tf.data.Dataset:
     return _named(builder, split, skip, order).shuffle(SHUFFLE_BUFFER, order)
 
 
-def _read_in_order(ds: tf.data.Dataset, builder, recipe: Recipe, epoch) -> tf.data.Dataset:
+def _read_in_order(ds: tf.data.Dataset, builder, recipe: Recipe, epoch, cores) -> tf.data.Dataset:
     """(what `augmented` takes, label, seed) of what `_in_order` gives."""
     size, channels = recipe.image_size, image_channels(builder)
 
@@ -275,7 +283,7 @@ def _read_in_order(ds: tf.data.Dataset, builder, recipe: Recipe, epoch) -> tf.da
         number = tf.strings.to_hash_bucket_fast(name, 2**62)
         return encoded if recipe.paper_augment else decode(encoded, size, channels), label, _seed(recipe, epoch, number)
 
-    return ds.map(example, tf.data.AUTOTUNE)
+    return ds.map(example, cores)
 
 
 def _seed(recipe: Recipe, epoch, number):
@@ -300,7 +308,7 @@ def _decoded(builder, split, recipe: Recipe, skip, share: Share = WHOLE) -> tf.d
         images = sources.size(builder, split) - len(skip)
         start, end = (images * piece // share.of for piece in (share.first, share.first + share.count))
         ds = ds.skip(start).take(end - start)
-    return ds.map(lambda picture, label: (decode(picture, size, channels), label), tf.data.AUTOTUNE)
+    return ds.map(lambda picture, label: (decode(picture, size, channels), label), CORES)
 
 
 def _decoded_bytes(builder, split, recipe: Recipe) -> int:

@@ -214,7 +214,18 @@ def encoded_pictures(builder: tfds.core.DatasetBuilder, split: str, order=None) 
         shuffle_files=order is not None,
         read_config=tfds.ReadConfig(shuffle_seed=order, try_autocache=False, add_tfds_id=True),
     )
-    return ds.map(lambda example: (example["tfds_id"], example["image"], example["label"]))
+    return untuned(ds.map(lambda example: (example["tfds_id"], example["image"], example["label"])))
+
+
+def untuned(ds: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset without tf.data's own tuning, whose thread may sleep through the end of an iterator.
+
+    TensorFlow 2.21 wakes it before it marks the iterator as cancelled, so that whoever drops the iterator now and then
+    waits for the rest of its sleep, which grows to a minute. Parallel stages have to name their number.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return ds.with_options(options)
 
 
 def names(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
