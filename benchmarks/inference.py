@@ -1,38 +1,38 @@
-"""How fast exports answer, beside what peers export: python -m benchmarks.inference
+"""How fast exports answer, beside what peers export: python -m benchmarks inference
 
 Every form of one network takes its turn in each of 20 rounds, at batch 1 and 32, with all cores; the table gives the
 median time of a batch, its range, and the size of the files. The `torchvision` variant stands beside torchvision's own
 network with the same weights, exported by `torch.onnx.export` in a process of its own (PyTorch and TensorFlow do not
 live together), the `paper` variant beside forms of its response normalisation. All forms of a network must agree before
-they are timed. Needs `pip install -e '.[bench]'`; what is not installed is left out and named.
-Numbers go to `benchmarks/results/inference.json`.
+they are timed. Needs `pip install -e '.[bench]'`; what is not installed is left out and named. About 8 minutes on 2
+cores.
 """
 
 import argparse
-import contextlib
 import importlib.util
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-RESULTS = Path(__file__).parent / "results" / "inference.json"
+from benchmarks import results
+from benchmarks.results import CORES, Shown
+
+NAME = "inference"
 SIZE, CLASSES = 224, 1000
-CORES = len(os.sched_getaffinity(0))
+PEER, OPENVINO = "torchvision's ONNX, onnxruntime", "ONNX, NCHW, OpenVINO"
+PACKAGES = ("tensorflow", "onnxruntime", "ai-edge-litert", "torch", "torchvision", "openvino")
 AGREE = 1e-4  # largest difference of probabilities between float32 forms
 LOOSE = 0.1  # of those with fewer bits
 
@@ -66,41 +66,41 @@ class Form(NamedTuple):
     within: float = AGREE
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+def main(arguments: Sequence[str] | None = None) -> list[Shown]:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks inference", description=(__doc__ or "").partition(":")[0]
+    )
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--variants", nargs="+", default=["torchvision", "paper"])
-    arguments = parser.parse_args()
-    console, results = Console(width=120), {}
+    options = parser.parse_args(arguments)
+    result = measured(options.variants, options.batches, options.rounds)
+    results.save(NAME, result)
+    return tables(result)
+
+
+def measured(variants: Sequence[str], batches: Sequence[int], rounds: int) -> dict[str, Any]:
+    """Milliseconds of every round, by variant, batch and form, and the sizes of the files in bytes."""
+    result: dict[str, Any] = {"about": results.about(), "rounds": rounds, "sizes": {}, "ms": {}}
     with tempfile.TemporaryDirectory() as scratch:
-        for variant in arguments.variants:
-            known = forms(variant, Path(scratch, variant), console)
-            for batch in arguments.batches:
-                times = measured(known, batch, arguments.rounds)
-                results[f"{variant}, batch {batch}"] = {
-                    name: {"ms": times[name], "bytes": known[name].size} for name in known
-                }
-                console.print(table(variant, batch, known, times))
-    bars(results, console)
-    if arguments.rounds >= 20:
-        from training.run import write_json
-
-        RESULTS.parent.mkdir(exist_ok=True)
-        write_json(RESULTS, {"cpu": cpu(), "rounds": arguments.rounds, "results": results})
+        for variant in variants:
+            known = forms(variant, Path(scratch, variant))
+            result["sizes"][variant] = {name: form.size for name, form in known.items()}
+            result["ms"][variant] = {str(batch): times(known, batch, rounds) for batch in batches}
+    return result
 
 
-def forms(variant: str, folder: Path, console: Console) -> dict[str, Form]:
+def forms(variant: str, folder: Path) -> dict[str, Form]:
     """Every form of a network that this machine can run; the first is the one that others are compared with."""
     from inception_v1 import build_googlenet
     from training.inference import Inference
 
     folder.mkdir()
     model = build_googlenet(variant, aux=False, classes=CLASSES)
-    known = torchvision_forms(model, folder, console) if variant == "torchvision" else {}
+    known = torchvision_forms(model, folder) if variant == "torchvision" else {}
     network = Inference(model, [str(number) for number in range(CLASSES)])
     known |= onnx_forms("ONNX", network, folder) | tensorflow_forms(network, folder) | litert_forms(network, folder)
-    known |= openvino_forms(network, folder, console)
+    known |= openvino_forms(network, folder)
     if variant == "paper":
         for name, layer in (("matrix product", matrix_product()), ("native LRN", native())):
             with mock.patch("inception_v1.folding.ConvolvedNormalization", layer):
@@ -109,17 +109,16 @@ def forms(variant: str, folder: Path, console: Console) -> dict[str, Form]:
     return known
 
 
-def torchvision_forms(model, folder, console) -> dict[str, Form]:
+def torchvision_forms(model, folder) -> dict[str, Form]:
     """torchvision's network as torch exports it; its weights go into ours."""
     from inception_v1 import load_weights
 
     if not importlib.util.find_spec("torchvision"):
-        console.print("torchvision is not installed: its export is left out")
         return {}
     weights, file = folder / "torchvision.pth", folder / "torchvision.onnx"
     subprocess.run([sys.executable, "-c", EXPORT_TORCHVISION, weights, file], check=True, capture_output=True)
     load_weights(model, weights)
-    return {"torchvision's ONNX, onnxruntime": onnx_form(file, lambda x: nchw(signed(x)))}
+    return {PEER: onnx_form(file, lambda x: nchw(signed(x)))}
 
 
 def onnx_forms(name, network, folder, orders=("NCHW", "NHWC")) -> dict[str, Form]:
@@ -185,9 +184,8 @@ def litert_forms(network, folder) -> dict[str, Form]:
     return made
 
 
-def openvino_forms(network, folder, console) -> dict[str, Form]:
+def openvino_forms(network, folder) -> dict[str, Form]:
     if not importlib.util.find_spec("openvino"):
-        console.print("OpenVINO is not installed: it is left out")
         return {}
     import openvino
 
@@ -195,7 +193,7 @@ def openvino_forms(network, folder, console) -> dict[str, Form]:
     compiled = openvino.Core().compile_model(
         file, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": CORES}
     )
-    return {"ONNX, NCHW, OpenVINO": Form(lambda x: compiled(x)[0], prepared(network, "NCHW"), file.stat().st_size)}
+    return {OPENVINO: Form(lambda x: compiled(x)[0], prepared(network, "NCHW"), file.stat().st_size)}
 
 
 def matrix_product():
@@ -216,13 +214,13 @@ def native():
     return Native
 
 
-def measured(known: dict[str, Form], batch: int, rounds: int) -> dict[str, list[float]]:
+def times(known: dict[str, Form], batch: int, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of every round of each form, after one that does not count and proves that they agree."""
     pixels = pictures(batch)
     given = {name: np.ascontiguousarray(form.prepare(pixels)) for name, form in known.items()}
     first = next(iter(known))
     expected = known[first].run(given[first])
-    times: dict[str, list[float]] = {name: [] for name in known}
+    spent: dict[str, list[float]] = {name: [] for name in known}
     for name, form in known.items():
         apart = np.abs(form.run(given[name]) - expected).max()
         assert apart <= form.within, f"{name} is {apart} from {first}"
@@ -231,36 +229,52 @@ def measured(known: dict[str, Form], batch: int, rounds: int) -> dict[str, list[
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
             began = time.perf_counter()
             known[name].run(given[name])
-            times[name].append(1000 * (time.perf_counter() - began))
-    return times
+            spent[name].append(1000 * (time.perf_counter() - began))
+    return spent
 
 
-def table(variant, batch, known, times) -> Table:
-    shown = Table(title=f"{variant}, batch {batch}, ms a batch", title_justify="left")
-    for title in ("form", "median", "range", "images/s", "MB"):
-        shown.add_column(title, justify="left" if title == "form" else "right")
-    for name, values in sorted(times.items(), key=lambda item: statistics.median(item[1])):
-        median, size = statistics.median(values), known[name].size
-        megabytes = "" if size is None else f"{size / 1e6:.1f}"
-        shown.add_row(
-            name, f"{median:.1f}", f"{min(values):.1f}-{max(values):.1f}", f"{1000 * batch / median:.0f}", megabytes
-        )
-    return shown
+def tables(result: dict[str, Any]) -> list[Shown]:
+    about = results.machine(result["about"], *PACKAGES)
+    shown = []
+    for variant, batches in result["ms"].items():
+        for batch, spent in batches.items():
+            rows = []
+            for name, values in sorted(spent.items(), key=lambda item: statistics.median(item[1])):
+                median, size = statistics.median(values), result["sizes"][variant][name]
+                rate, megabytes = f"{1000 * int(batch) / median:.0f}", f"{size / 1e6:.1f}" if size else ""
+                rows.append([name, f"{median:.1f}", f"{min(values):.1f}-{max(values):.1f}", rate, megabytes])
+            rows += [[name, "not installed", "", "", ""] for name in _missing(variant, spent)]
+            title = f"Inference, `{variant}`, batch {batch}, medians of {result['rounds']} rounds; {about}"
+            shown.append(Shown(title, ["form", "ms a batch", "range", "images/s", "MB"], rows))
+    return [*shown, Shown("Inference, the promises", ["ratio", "measured"], [[k, f"{v:.2f}"] for k, v in bars(result)])]
 
 
-def bars(results, console) -> None:
-    """Prints whether the promises hold."""
-    for title, rows in results.items():
-        medians = {name: statistics.median(row["ms"]) for name, row in rows.items()}
-        own = min(medians["ONNX, NCHW, onnxruntime"], medians["ONNX, NHWC, onnxruntime"])
-        tensorflow = min(value for name, value in medians.items() if name.startswith("TensorFlow"))
-        lines = {"SavedModel / best TensorFlow form (at most 1.10)": medians["SavedModel, predict_images"] / tensorflow}
-        with contextlib.suppress(KeyError):
-            lines["torchvision's ONNX / ours (at least 1)"] = medians["torchvision's ONNX, onnxruntime"] / own
-        with contextlib.suppress(KeyError):
-            lines["native LRN / ours (at least 1.2)"] = medians["ONNX, native LRN, NCHW, onnxruntime"] / own
-        for line, ratio in lines.items():
-            console.print(f"{title}: {line}: {ratio:.2f}", highlight=False)
+def _missing(variant, spent):
+    return [name for name in (*([PEER] if variant == "torchvision" else []), OPENVINO) if name not in spent]
+
+
+def bars(result: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """What the promises come to, with their bars."""
+    for variant, batches in result["ms"].items():
+        for batch, spent in batches.items():
+            middle = {name: statistics.median(values) for name, values in spent.items()}
+            own = min(middle["ONNX, NCHW, onnxruntime"], middle["ONNX, NHWC, onnxruntime"])
+            best = min(value for name, value in middle.items() if name.startswith("TensorFlow"))
+            title = f"`{variant}`, batch {batch}: "
+            yield (
+                title + "SavedModel / best TensorFlow form (at most 1.10)",
+                middle["SavedModel, predict_images"] / best,
+            )
+            if PEER in middle:
+                yield title + "torchvision's ONNX / ours (at least 1)", middle[PEER] / own
+            if "ONNX, native LRN, NCHW, onnxruntime" in middle:
+                native_ = middle["ONNX, native LRN, NCHW, onnxruntime"]
+                yield title + "native LRN / ours (at least 1.2)", native_ / own
+
+
+def ratios(result: dict[str, Any]) -> dict[str, float]:
+    """What `--quick` compares: higher is better."""
+    return {title.split(" (")[0]: 1 / ratio if "SavedModel" in title else ratio for title, ratio in bars(result)}
 
 
 def prepared(network, order):
@@ -279,15 +293,3 @@ def nchw(images):
 
 def pictures(batch: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, (batch, SIZE, SIZE, 3)).astype("float32")
-
-
-def cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':')[1].strip()}, {CORES} cores"
-    return f"{platform.processor()}, {CORES} cores"
-
-
-if __name__ == "__main__":
-    main()

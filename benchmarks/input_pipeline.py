@@ -1,25 +1,66 @@
-"""Throughput of the paper's augmentation against torchvision's v2 transforms: python -m benchmarks.input_pipeline
+"""Throughput of the paper's augmentation against torchvision's v2 transforms: python -m benchmarks input
 
 JPEGs of 500x375 pixels made from scikit-image's and scikit-learn's photographs go through decoding, the 8-100 % crop,
 a random interpolation to 224x224, a mirror, brightness, contrast, saturation and hue in random order, PCA lighting and
 normalisation. Both run on one core, in alternating rounds; the table gives images per second per core.
 """
 
+import argparse
 import io
-import multiprocessing
 import os
-import statistics
-import time
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before any library counts its cores
+from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-ROUNDS, IMAGES, SIZE = 7, 256, 224
+from benchmarks import results
+from benchmarks.results import Shown
+from benchmarks.rounds import alternate, median, spread
+
+NAME = "input"
+IMAGES, SIZE = 256, 224
 GPU_IMAGES_PER_SECOND = 3000
+OURS, PEER = "this package, `tf.data`", "torchvision v2 on Pillow"
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Shown]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks input", description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    result = measured(parser.parse_args(arguments).rounds)
+    results.save(NAME, result)
+    return tables(result)
+
+
+def measured(rounds: int) -> dict[str, Any]:
+    """Rates of each pipeline on one core."""
+    return {"about": results.about(), "rounds": rounds, "forms": alternate({OURS: ours, PEER: torchvisions}, rounds)}
+
+
+def tables(result: dict[str, Any]) -> list[Shown]:
+    rows, peer = [], result["forms"][PEER]
+    for name, form in result["forms"].items():
+        if form is None:
+            rows.append([name, "not installed", "", "", ""])
+            continue
+        rate = median(form)
+        ratio = f"{rate / median(peer):.2f}" if peer else ""
+        rows.append([name, f"{rate:.0f}", spread(form, 0), ratio, f"{GPU_IMAGES_PER_SECOND / rate:.1f}"])
+    about = results.machine(result["about"], "tensorflow", "torchvision")
+    title = f"{IMAGES} JPEGs of 500x375 to {SIZE}x{SIZE}, one core, medians of {result['rounds']} rounds; {about}"
+    heads = ["pipeline", "images/s/core", "range", "ratio", f"cores for {GPU_IMAGES_PER_SECOND:,} images/s"]
+    return [Shown(title, heads, rows)]
+
+
+def ratios(result: dict[str, Any]) -> dict[str, float]:
+    """What `--quick` compares: higher is better."""
+    ours_, peer = result["forms"][OURS], result["forms"][PEER]
+    return {"input pipeline: images/s, of torchvision's": median(ours_) / median(peer)} if peer else {}
+
+
+def one_core():
+    """Before any library counts its cores."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def jpegs():
@@ -38,7 +79,8 @@ def jpegs():
     return encoded
 
 
-def ours(encoded):
+def ours():
+    one_core()
     import tensorflow as tf
 
     from inception_v1.preprocessing import normalize
@@ -50,12 +92,13 @@ def ours(encoded):
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.autotune.enabled = False  # nothing to tune on one core, and its thread holds up the end of short rounds
-    ds = tf.data.Dataset.from_tensor_slices(encoded).enumerate().map(lambda n, data: one(data, n)).batch(64)
+    ds = tf.data.Dataset.from_tensor_slices(jpegs()).enumerate().map(lambda n, data: one(data, n)).batch(64)
     ds = ds.with_options(options)
     return lambda: sum(int(batch.shape[0]) for batch in ds)
 
 
-def torchvisions(encoded):
+def torchvisions():
+    one_core()
     import torch
     from torchvision.transforms import InterpolationMode as Mode
     from torchvision.transforms import v2
@@ -78,65 +121,11 @@ def torchvisions(encoded):
         ]
     )
 
+    encoded = jpegs()
+
     def run():
         batches = [encoded[i : i + 64] for i in range(0, len(encoded), 64)]
         stacked = (torch.stack([transform(Image.open(io.BytesIO(d)).convert("RGB")) for d in b]) for b in batches)
         return sum(len(batch) for batch in stacked)
 
     return run
-
-
-def work(make, connection):
-    """In a process of its own: TensorFlow and PyTorch do not share one well. Answers each request with a rate."""
-    try:
-        run = make(jpegs())
-    except ImportError:
-        connection.send(None)
-        return
-    run()
-    connection.send("ready")
-    while connection.recv():
-        began = time.perf_counter()
-        count = run()
-        connection.send(count / (time.perf_counter() - began))
-
-
-def measure(makers):
-    """Rates of each pipeline over rounds that take turns; None for one that is not installed."""
-    context = multiprocessing.get_context("spawn")
-    connections, rates = {}, {}
-    for name, make in makers.items():
-        here, there = context.Pipe()
-        context.Process(target=work, args=(make, there), daemon=True).start()
-        there.close()
-        rates[name] = [] if here.recv() else None
-        if rates[name] is not None:
-            connections[name] = here
-    for _ in range(ROUNDS):
-        for name, connection in connections.items():
-            connection.send(True)
-            rates[name].append(connection.recv())
-    for connection in connections.values():
-        connection.send(False)
-    return rates
-
-
-def main():
-    rates = measure({"this package, tf.data": ours, "torchvision v2 on Pillow": torchvisions})
-    medians = {name: statistics.median(values) for name, values in rates.items() if values}
-    peer = list(medians.values())[-1]
-    table = Table(title=f"{IMAGES} JPEGs of 500x375 to {SIZE}x{SIZE}, one core, {ROUNDS} rounds", title_justify="left")
-    for title in ("pipeline", "images/s/core", "min-max", "ratio", f"cores for {GPU_IMAGES_PER_SECOND:,} images/s"):
-        table.add_column(title, justify="left" if title == "pipeline" else "right")
-    for name, values in rates.items():
-        if values is None:
-            table.add_row(name, "not installed", "", "", "")
-            continue
-        spread = f"{min(values):.0f}-{max(values):.0f}"
-        cores = f"{GPU_IMAGES_PER_SECOND / medians[name]:.1f}"
-        table.add_row(name, f"{medians[name]:.0f}", spread, f"{medians[name] / peer:.2f}", cores)
-    Console(width=110).print(table)
-
-
-if __name__ == "__main__":
-    main()

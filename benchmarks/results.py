@@ -1,0 +1,87 @@
+"""What every benchmark says about the machine, where its numbers go, and how tables are shown."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+FOLDER = Path(__file__).parent / "results"
+CORES = len(os.sched_getaffinity(0))
+PACKAGES = ("tensorflow", "keras", "jax", "torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "onnx")
+
+
+class Shown:
+    """A table with its title.
+
+    Args:
+        title: above it.
+        heads: of the columns; the first is text, the others are numbers.
+        rows: of strings.
+    """
+
+    def __init__(self, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]):
+        self.title, self.heads, self.rows = title, heads, rows
+
+    def print(self, console: Console) -> None:
+        table = Table(title=self.title, title_justify="left")
+        for number, head in enumerate(self.heads):
+            table.add_column(head, justify="right" if number else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        console.print(table)
+
+    def markdown(self) -> str:
+        lines = (self.heads, ["---"] * len(self.heads), *self.rows)
+        return "\n".join([self.title, "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def about() -> dict[str, Any]:
+    """The machine, the versions, and how busy it was."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "cpu": cpu(),
+        "cores": CORES,
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": f"{datetime.date.today()}",
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def cpu() -> str:
+    """Name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def machine(known: dict[str, Any], *packages: str) -> str:
+    """One line of what `about` said, with these packages."""
+    versions = [f"{name} {known['versions'][name] or 'not installed'}" for name in packages]
+    return f"{known['cpu']}, {known['cores']} cores, {', '.join(versions)}, {known['date']}"
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """Writes results under their name."""
+    from training.run import write_json
+
+    FOLDER.mkdir(exist_ok=True)
+    write_json(FOLDER / f"{name}.json", result)
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """The stored results of that name, or None."""
+    file = FOLDER / f"{name}.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None

@@ -1,0 +1,85 @@
+"""How long users wait before anything happens: python -m benchmarks startup
+
+Each command runs in a process of its own, in turns: the command line's help, `import keras`, `import inception_v1`, and
+`googlenet train` on digits up to the end of its first step. About 3 minutes on 2 cores.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import results
+from benchmarks.results import Shown
+
+NAME = "startup"
+HELP, KERAS, PACKAGE, STEP = "googlenet --help", "import keras", "import inception_v1", "googlenet train, first step"
+FIRST_STEP = """
+import os, sys
+import googlenet
+from training import report
+
+class Ends(report.ShowProgress):
+    def on_train_batch_end(self, batch, logs=None):
+        os._exit(0)
+
+report.ShowProgress = Ends
+googlenet.main(["train", "--out", sys.argv[1]])
+"""
+PROGRAMS = {
+    HELP: ["-m", "googlenet", "--help"],
+    KERAS: ["-c", "import keras"],
+    PACKAGE: ["-c", "import inception_v1"],
+    STEP: ["-c", FIRST_STEP],
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Shown]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks startup", description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    result = measured(parser.parse_args(arguments).rounds)
+    results.save(NAME, result)
+    return tables(result)
+
+
+def measured(rounds: int) -> dict[str, Any]:
+    """Seconds of every program, after one round that does not count and fills the caches of files."""
+    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+    for turn in range(rounds + 1):
+        for name, program in PROGRAMS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                began = time.perf_counter()
+                subprocess.run(
+                    [sys.executable, *program, os.path.join(folder, "run")],
+                    env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    check=True,
+                )
+                if turn:
+                    seconds[name].append(time.perf_counter() - began)
+    return {"about": results.about(), "rounds": rounds, "seconds": seconds}
+
+
+def tables(result: dict[str, Any]) -> list[Shown]:
+    bars = {HELP: "0.5", PACKAGE: f"{1.05 * statistics.median(result['seconds'][KERAS]):.2f}", STEP: "15"}
+    rows = [
+        [f"`{name}`", f"{statistics.median(values):.2f}", f"{min(values):.2f}-{max(values):.2f}", bars.get(name, "")]
+        for name, values in result["seconds"].items()
+    ]
+    about = results.machine(result["about"], "tensorflow", "keras")
+    return [Shown(f"Start-up, medians of {result['rounds']}; {about}", ["command", "seconds", "range", "bar"], rows)]
+
+
+def ratios(result: dict[str, Any]) -> dict[str, float]:
+    """What `--quick` compares: higher is better."""
+    middle = {name: statistics.median(values) for name, values in result["seconds"].items()}
+    return {
+        "start-up: import keras / import inception_v1": middle[KERAS] / middle[PACKAGE],
+        "start-up: import keras / first step of training": middle[KERAS] / middle[STEP],
+    }

@@ -1,0 +1,162 @@
+"""One training step of GoogLeNet, by this package and by torchvision: what `rounds.alternate` takes.
+
+All heads, the losses' weights of the paper, SGD with momentum 0.9, one batch that stays in memory.
+"""
+
+import importlib
+import math
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.rounds import Work
+
+PARAMETERS = 13_004_888  # trainable, of torchvision's network with 1,000 classes and both heads
+
+
+class Step(NamedTuple):
+    """What is trained, and how.
+
+    Attributes:
+        batch: images.
+        size: height and width, pixels.
+        width: multiplier.
+        classes: of the labels.
+        variant: of this package.
+        precision: "float32" or "bfloat16" (mixed).
+        device: "cpu" or "cuda".
+        repeats: steps in one call.
+    """
+
+    batch: int
+    size: int = 224
+    width: float = 1.0
+    classes: int = 1000
+    variant: str = "torchvision"
+    precision: str = "float32"
+    device: str = "cpu"
+    repeats: int = 1
+
+
+def ours(step: Step, backend: str = "tensorflow") -> Work:
+    """This package on a Keras backend; the step is the one that `fit` runs."""
+    os.environ |= {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
+    importlib.import_module(backend)
+    import keras
+
+    from inception_v1 import build_googlenet
+
+    if step.precision != "float32":
+        keras.config.set_dtype_policy(f"mixed_{step.precision}")
+    keras.utils.set_random_seed(0)
+    shape = (step.size, step.size, 3)
+    model = build_googlenet(step.variant, input_shape=shape, classes=step.classes, width_multiplier=step.width)
+    model.compile(keras.optimizers.SGD(0.001, momentum=0.9), metrics={})
+    _check(step, sum(math.prod(variable.shape) for variable in model.trainable_variables))
+    images, labels = (keras.ops.convert_to_tensor(array) for array in _data(step, channels_last=True))
+    model._create_training_variables(images, labels)
+    model.make_train_function()
+    run = _on_jax if backend == "jax" else _on_tensorflow
+    return run(step, model, images, labels)
+
+
+def _on_tensorflow(step, model, images, labels):
+    import tensorflow as tf
+
+    batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
+
+    def work():
+        for _ in range(step.repeats):
+            logs = model.train_function(batches)
+        return _counted(step, float(logs["loss"]))
+
+    return work
+
+
+def _on_jax(step, model, images, labels):
+    names = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+    state = model._get_jax_state(**dict.fromkeys(names, True), purge_model_variables=True)
+
+    def work():
+        nonlocal state
+        for _ in range(step.repeats):
+            logs, state = model.train_function(state, iter([(images, labels)]))
+        return _counted(step, float(logs["loss"]))
+
+    return work
+
+
+def torchvisions(step: Step, compiled: bool) -> Work:
+    """torchvision's network in the memory format that is fastest for it, eager or by `torch.compile`."""
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    device = torch.device(step.device)
+    net = torchvision.models.googlenet(weights=None, num_classes=step.classes, aux_logits=True, init_weights=False)
+    net = net.train().to(device, memory_format=torch.channels_last)
+    _check(step, sum(parameter.numel() for parameter in net.parameters()))
+    optimizer = torch.optim.SGD(net.parameters(), 0.001, momentum=0.9)
+    entropy = torch.nn.CrossEntropyLoss()
+    images, labels = (torch.from_numpy(array).to(device) for array in _data(step, channels_last=False))
+    images = images.to(memory_format=torch.channels_last)
+    half = step.precision == "bfloat16"
+
+    def loss_of(images, labels):
+        with torch.autocast(step.device, torch.bfloat16, enabled=half):
+            heads = net(images)
+            weighed = zip((1.0, 0.3, 0.3), (heads.logits, heads.aux_logits1, heads.aux_logits2), strict=True)
+            return sum(weight * entropy(logits, labels) for weight, logits in weighed)
+
+    if compiled:
+        loss_of = torch.compile(loss_of)
+
+    def work():
+        for _ in range(step.repeats):
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(images, labels)
+            loss.backward()
+            optimizer.step()
+        return _counted(step, loss.item())
+
+    return work
+
+
+def matmul(device: str = "cpu", precision: str = "float32", size: int = 3072) -> Work:
+    """A product of two square matrices by PyTorch; its items are multiply-accumulates."""
+    import torch
+
+    a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, precision)) for _ in range(2))
+
+    def work():
+        float((a @ b)[0, 0])
+        return size**3
+
+    return work
+
+
+def flops(step: Step) -> float:
+    """Floating-point operations of the convolutions and products of a training step, two a multiply-accumulate."""
+    from inception_v1 import Spec, cost
+
+    spec = Spec(step.variant, input_shape=(step.size, step.size, 3), classes=step.classes, width_multiplier=step.width)
+    counted = cost(spec)
+    return 2.0 * step.batch * (3 * counted.macs - counted.rows[0].macs)  # the picture's own gradient is not needed
+
+
+def _data(step, channels_last):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(step.batch, step.size, step.size, 3)).astype("float32")
+    labels = rng.integers(0, step.classes, step.batch)
+    return images if channels_last else np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels
+
+
+def _check(step, parameters):
+    if step == Step(step.batch, precision=step.precision, device=step.device, repeats=step.repeats):
+        assert parameters == PARAMETERS, f"another network, of {parameters} parameters"
+
+
+def _counted(step, loss):
+    assert math.isfinite(loss)
+    return step.repeats * step.batch

@@ -1,0 +1,90 @@
+"""A training step on this CPU beside torchvision's: python -m benchmarks train
+
+float32, all heads, the same widths, SGD with momentum, one batch in memory, all cores. This package's `torchvision`
+variant runs the step that `fit` runs; torchvision's network runs eager and by `torch.compile`, in channels-last. They
+take turns. Shown are images per second, the share of the speed of a large matrix product on the same cores, and the
+memory of the process. About 15 minutes on 2 cores, most of them `torch.compile`.
+"""
+
+import argparse
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import results, steps
+from benchmarks.results import Shown
+from benchmarks.rounds import alternate, median, spread
+from benchmarks.steps import Step
+
+NAME = "train"
+OURS, EAGER, COMPILED = "this package, TensorFlow", "torchvision, eager", "torchvision, torch.compile"
+MATMUL = "matrix product 3072x3072"
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Shown]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks train", description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 32])
+    options = parser.parse_args(arguments)
+    result = measured(options.batches, options.rounds)
+    results.save(NAME, result)
+    return tables(result)
+
+
+def measured(batches: Sequence[int], rounds: int, compiled: bool = True, size: int = 224) -> dict[str, Any]:
+    """Rates and memory of every form, by batch."""
+    result: dict[str, Any] = {"about": results.about(), "rounds": rounds, "size": size, "batches": {}}
+    for batch in batches:
+        step = Step(batch, size)
+        makers = {
+            OURS: functools.partial(steps.ours, step),
+            EAGER: functools.partial(steps.torchvisions, step, compiled=False),
+            **({COMPILED: functools.partial(steps.torchvisions, step, compiled=True)} if compiled else {}),
+            MATMUL: steps.matmul,
+        }
+        result["batches"][str(batch)] = alternate(makers, rounds, warm=2)
+    return result
+
+
+def tables(result: dict[str, Any]) -> list[Shown]:
+    about = results.machine(result["about"], "tensorflow", "keras", "torch", "torchvision")
+    shown = []
+    for batch, forms in result["batches"].items():
+        work = steps.flops(Step(int(batch), result["size"])) / int(batch)
+        peak = 2 * median(forms[MATMUL]) if forms[MATMUL] else None
+        fastest = max((median(form) for name, form in forms.items() if "torchvision" in name and form), default=None)
+        rows = []
+        for name, form in forms.items():
+            if form is None:
+                rows.append([name, "not installed", *[""] * 6])
+            elif name != MATMUL:
+                rate = median(form)
+                rows.append(
+                    [
+                        name,
+                        f"{rate:.2f}",
+                        spread(form, 2),
+                        f"{rate / fastest:.2f}" if fastest else "",
+                        f"{rate * work / peak:.0%}" if peak else "",
+                        f"{form['memory'] / 1e9:.2f}",
+                        f"{form['grown'] / 1e9:.2f}",
+                        f"{form['first']:.0f}",
+                    ]
+                )
+        if peak:
+            rows.append([MATMUL, f"{peak / 1e9:.0f} GFLOP/s", "", "", "100%", "", "", ""])
+        heads = ["form", "images/s", "range", "of the fastest torch", "of the product's speed", "GB", "GB of a step"]
+        title = f"Training, {result['size']} px, batch {batch}, float32, medians of {result['rounds']} rounds; {about}"
+        shown.append(Shown(title, [*heads, "first step, s"], rows))
+    return shown
+
+
+def ratios(result: dict[str, Any]) -> dict[str, float]:
+    """What `--quick` compares: higher is better."""
+    found = {}
+    for batch, forms in result["batches"].items():
+        if forms[EAGER]:
+            found[f"training, {result['size']} px, batch {batch}: images/s, of torchvision's eager"] = median(
+                forms[OURS]
+            ) / median(forms[EAGER])
+    return found
