@@ -1,8 +1,9 @@
-"""Every measurement: python -m benchmarks [NAME ...] [its own flags] | --quick | --readme
+"""Every measurement: python -m benchmarks [NAME ...] [its own flags] | --quick [--save] | --readme
 
 NAME is one or more of train, inference, input, startup, scaling, growth and gpu; none: all of them but gpu, more than
 an hour. Tables are printed, numbers go to `benchmarks/results/NAME.json`. `--quick` measures small ones in under three
-minutes and compares their ratios with those stored; `--readme` writes the stored tables into README.md.
+minutes and compares their ratios with those stored (`--save` stores them); `--readme` writes the stored tables into
+README.md.
 """
 
 import importlib
@@ -26,8 +27,8 @@ def main(arguments: list[str]) -> int:
     if arguments in (["-h"], ["--help"]):
         console.print((__doc__ or "").strip(), markup=False, highlight=False)
         return 0
-    if arguments == ["--quick"]:
-        return importlib.import_module("benchmarks.quick").main(console)
+    if arguments in (["--quick"], ["--quick", "--save"]):
+        return importlib.import_module("benchmarks.quick").main(console, save=len(arguments) > 1)
     if arguments == ["--readme"]:
         return importlib.import_module("benchmarks.readme").main()
     names = []

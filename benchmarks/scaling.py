@@ -1,4 +1,4 @@
-"""What a second replica brings on this machine, and from that, what 1,024 would bring: python -m benchmarks.scaling
+"""What a second replica brings on this machine, and from that, what 1,024 would bring: python -m benchmarks scaling
 
 Measured: a network of 64 px and half width trains by each engine of `training.strategy` with one and with two replicas
 or workers, each on a core of its own (parameter servers and the chief share those cores), on one batch that stays in
@@ -11,8 +11,7 @@ all-reduce of such gradients alone.
 Predicted: the same for the paper's network with both heads, 224 px and 32 images a replica, at 8, 64 and 1,024
 replicas, for links whose speed is stated, by the formulas of `benchmarks.scaling_model`.
 
-About 11 minutes on 2 cores. `--readme` prints the tables of the last run as Markdown. The numbers are in
-`benchmarks/results/scaling.json`.
+About 11 minutes on 2 cores.
 """
 
 import argparse
@@ -24,6 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks import results
 from benchmarks import scaling_model as model_of
+from benchmarks.results import Shown
 from benchmarks.scaling_model import Link
 
-RESULTS = Path(__file__).parent / "results" / "scaling.json"
+NAME = "scaling"
 LIMIT = 600  # seconds after which a process of a measurement is killed
 REPLICAS, PAPER_BATCH, SERVERS, OVERLAP = (8, 64, 1024), 32, (8, 64), 2 / 3
 GPU_IMAGES_PER_SECOND = 3000  # stated, as in benchmarks.input_pipeline: 32 images in 10.7 ms
@@ -79,24 +80,14 @@ RUNS = [Run("default")] + [
 RUNS += [Run("data-parallel", replicas, steps=8, epochs=4) for replicas in (1, 2)]  # slow on CPUs
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--readme", action="store_true", help="print the last run as Markdown; measures nothing")
-    parser.add_argument("--one", nargs=2, metavar=("RUN", "OUT"), help=argparse.SUPPRESS)  # a process of a measurement
-    arguments = parser.parse_args()
-    if arguments.one:
-        work(Run(**json.loads(arguments.one[0])), Path(arguments.one[1]))
-        return
-    if arguments.readme:
-        results = json.loads(RESULTS.read_text("utf-8"))
-    else:
-        from training.run import write_json
-
-        results = measured()
-        RESULTS.parent.mkdir(exist_ok=True)
-        write_json(RESULTS, results)
-    for title, heads, rows in (measured_table(results), *predicted_tables(results)):
-        show(title, heads, rows, arguments.readme)
+def main(arguments: Sequence[str] | None = None) -> list[Shown]:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks scaling", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.parse_args(arguments)
+    result = measured()
+    results.save(NAME, result)
+    return tables(result)
 
 
 # Measuring: one process or cluster after the other
@@ -104,14 +95,14 @@ def main() -> None:
 
 def measured() -> dict[str, Any]:
     """Results of all runs, by name; under "load" the machine's load average (1 minute) before each."""
-    results: dict[str, Any] = {"settings": dataclasses.asdict(RUNS[0]), "runs": {}, "load": {}}
+    result: dict[str, Any] = {"about": results.about(), "settings": dataclasses.asdict(RUNS[0]), "runs": {}, "load": {}}
     console, began = Console(stderr=True), time.monotonic()
     for name, run in [("paper", PAPER), *((run.name, run) for run in RUNS)]:
-        results["load"][name] = os.getloadavg()[0]
-        results["runs"][name] = start(run)
-        rate = statistics.median(results["runs"][name]["rates"])
+        result["load"][name] = os.getloadavg()[0]
+        result["runs"][name] = start(run)
+        rate = statistics.median(result["runs"][name]["rates"])
         console.print(f"{time.monotonic() - began:5.0f} s  {name}: {rate:.1f} images/s", highlight=False)
-    return results
+    return result
 
 
 def start(run: Run) -> dict[str, Any]:
@@ -120,7 +111,7 @@ def start(run: Run) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         out, lines = Path(folder) / "result.json", []
-        command = [sys.executable, "-m", "benchmarks.scaling", "--one", json.dumps(dataclasses.asdict(run)), str(out)]
+        command = [sys.executable, "-m", "benchmarks.scaling", json.dumps(dataclasses.asdict(run)), str(out)]
         status = launch(
             command,
             run.replicas if run.strategy in ("multiworker", "parameter-server", "data-parallel") else 1,
@@ -319,12 +310,25 @@ def reducer_jax(engine, values):
     return lambda: jax.block_until_ready(step(given))
 
 
-# Tables: a title, column heads, and rows of text
+# Tables
 
 
-def measured_table(results):
+def tables(result) -> list[Shown]:
+    return [measured_table(result), *predicted_tables(result, LINKS | {"gRPC on this machine": measured_link(result)})]
+
+
+def readme(result) -> list[Shown]:
+    """The tables without the core as a replica, and with the larger number of servers alone."""
+    shown = [measured_table(result), *predicted_tables(result, LINKS, SERVERS[-1:])]
+    for table in shown[1:]:
+        table.rows = [row[1:] for row in table.rows if "GPU" in row[0]]
+        table.heads = table.heads[1:]
+    return shown
+
+
+def measured_table(result) -> Shown:
     """Rows by strategy."""
-    runs, settings = results["runs"], results["settings"]
+    runs, settings = result["runs"], result["settings"]
     rows = []
     for strategy in dict.fromkeys(run.strategy for run in RUNS):
         one, two = runs[f"{strategy} 1"], runs.get(f"{strategy} 2")
@@ -342,7 +346,7 @@ def measured_table(results):
         f"replica, {runs['default 1']['gradients'] / 1e6:.2f} MB of gradients; {settings['epochs']} epochs of "
         f"{settings['steps']} steps"
     )
-    return title, [*heads, "2 longer than 1, ms/step", "all-reduce alone, ms"], rows
+    return Shown(title, [*heads, "2 longer than 1, ms/step", "all-reduce alone, ms"], rows)
 
 
 def rate(run) -> str:
@@ -356,26 +360,26 @@ def moved(run) -> list[str]:
     return [f"{computed / 1e6:.1f}", f"{statistics.median(run['loopback']) / 1e6:.1f}"]
 
 
-def predicted_tables(results):
+def predicted_tables(result, links, servers_=SERVERS) -> Iterator[Shown]:
     """Rows by compute time and link, synchronous and asynchronous."""
-    size, links = paper_bytes(), LINKS | {"gRPC on this machine": measured_link(results)}
+    size = paper_bytes()
     heads = ["a step alone", "link"]
     synchronous, asynchronous = [], []
-    for label, times in compute_times(results).items():
+    for label, times in compute_times(result).items():
         waiting = [model_of.expected_maximum(times, 1) / model_of.expected_maximum(times, n) for n in REPLICAS]
         synchronous.append([label, "none: stragglers alone", *(f"{value:.0%}" for value in waiting)])
         for name, link in links.items():
             cells = [both(times, lambda o, n=n: sync(n, times, size, link, o)) for n in REPLICAS]  # noqa: B023
             synchronous.append([label, name, *cells])
-            for servers in SERVERS:
+            for servers in servers_:
                 cells = [both(times, lambda o, n=n: late(n, times, size, link, servers, o)) for n in REPLICAS]  # noqa: B023
                 full = model_of.saturation(times, size, link, servers)
                 asynchronous.append([label, name, str(servers), *cells, f"{full:,.0f}"])
     columns = [f"n = {n:,}" for n in REPLICAS]
     what = f"paper, both heads, 224 px, {PAPER_BATCH} images a replica, {size / 1e6:.1f} MB of gradients: efficiency"
     overlap = "without and with overlap with the backward pass"
-    yield f"{what} of synchronous training {overlap}", [*heads, *columns], synchronous
-    yield (
+    yield Shown(f"{what} of synchronous training {overlap}", [*heads, *columns], synchronous)
+    yield Shown(
         f"{what} of asynchronous training {overlap}; staleness about n - 1",
         [*heads, "servers", *columns, "servers full from n ="],
         asynchronous,
@@ -398,21 +402,21 @@ def paper_bytes() -> int:
     return model_of.gradient_bytes(cost(Spec("paper")).trainable)
 
 
-def measured_link(results) -> Link:
+def measured_link(result) -> Link:
     """What the all-reduce of two TensorFlow processes on this machine shows."""
-    run = results["runs"]["multiworker 2"]
+    run = result["runs"]["multiworker 2"]
     small, large = (statistics.median(run["all_reduce"][kind]) for kind in ("one number", "one tensor"))
     return model_of.fitted(2, small, large, run["gradients"])
 
 
-def compute_times(results) -> dict[str, list[float]]:
+def compute_times(result) -> dict[str, list[float]]:
     """Seconds of a replica's step by what computes it. Both spread as the steps of one core do, divided by their mean.
 
     The graphics card is a stated one.
     """
-    steps = results["runs"]["default 1"]["steps"]
+    steps = result["runs"]["default 1"]["steps"]
     relative = [step / statistics.mean(steps) for step in steps]
-    core = statistics.median(results["runs"]["paper"]["step"])
+    core = statistics.median(result["runs"]["paper"]["step"])
     card = PAPER_BATCH / GPU_IMAGES_PER_SECOND
     return {
         label: [mean * value for value in relative]
@@ -420,19 +424,5 @@ def compute_times(results) -> dict[str, list[float]]:
     }
 
 
-def show(title, heads, rows, markdown: bool) -> None:
-    if markdown:
-        print(f"\n{title}\n")
-        for line in (heads, ["---"] * len(heads), *rows):
-            print(f"| {' | '.join(line)} |")
-        return
-    table = Table(title=title, title_justify="left")
-    for head in heads:
-        table.add_column(head, justify="left" if head in ("strategy", "a step alone", "link") else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=130).print(table)
-
-
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # a process of a measurement
+    work(Run(**json.loads(sys.argv[1])), Path(sys.argv[2]))
