@@ -60,7 +60,7 @@ def _shipped(layer):
 def _called(layer, *args, **kwargs):
     if isinstance(layer, layers.BatchNormalization | layers.Dropout):
         return args[0]
-    return layer(*args, **kwargs)
+    return layer(*args)  # without `training`
 
 
 def _weights(own, name):

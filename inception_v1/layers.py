@@ -98,6 +98,54 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 @keras.saving.register_keras_serializable(package="inception_v1")
+class PointwiseConv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with a 1x1 kernel, whose gradient TensorFlow gets faster on a CPU.
+
+    Same arguments, weights and results. In training on TensorFlow without a GPU the kernel's gradient is one matrix
+    product, up to three times as fast there as the convolution that TensorFlow uses. Elsewhere Keras' own code runs.
+
+    Args:
+        filters: number of output channels.
+        **kwargs: as in Keras, of a convolution without strides, dilation or groups and with its channels last.
+    """
+
+    def __init__(self, filters, kernel_size=1, **kwargs):
+        super().__init__(filters, kernel_size, **kwargs)
+        plain = {"kernel_size": (1, 1), "strides": (1, 1), "dilation_rate": (1, 1), "groups": 1}
+        plain |= {"data_format": "channels_last"}
+        for name, value in plain.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"Expected {name}={value}; Received: {name}={getattr(self, name)}.")
+
+    def call(self, inputs, training=None):
+        if training and keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            if not tf.config.list_logical_devices("GPU"):
+                y = _pointwise(inputs, tf.convert_to_tensor(self.kernel))
+                return self.activation(y + self.bias if self.use_bias else y)
+        return super().call(inputs)
+
+
+def _pointwise(maps, kernel):
+    """A 1x1 convolution by TensorFlow."""
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def convolved(maps, kernel):
+        def gradient(upstream):
+            pixels, errors = (tf.reshape(x, (-1, x.shape[-1])) for x in (maps, upstream))
+            of_maps = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(maps), filter=kernel, out_backprop=upstream, strides=[1] * 4, padding="VALID"
+            )
+            return of_maps, tf.reshape(tf.matmul(pixels, errors, transpose_a=True), kernel.shape)
+
+        return tf.nn.conv2d(maps, kernel, 1, "VALID"), gradient
+
+    return convolved(maps, kernel)
+
+
+@keras.saving.register_keras_serializable(package="inception_v1")
 class AdaptiveAveragePooling2D(keras.layers.Layer):
     """Average pooling to a square grid, whatever the size of the map, smaller maps included.
 

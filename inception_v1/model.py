@@ -10,7 +10,12 @@ import numpy as np
 from keras import layers, ops
 
 from inception_v1 import multiworker
-from inception_v1.layers import AdaptiveAveragePooling2D, BatchNormalization, LocalResponseNormalization
+from inception_v1.layers import (
+    AdaptiveAveragePooling2D,
+    BatchNormalization,
+    LocalResponseNormalization,
+    PointwiseConv2D,
+)
 from inception_v1.spec import (
     AUX_CONV,
     AUX_DENSE,
@@ -388,7 +393,8 @@ def _conv(spec: Spec, row: Conv, x):
         x = layers.ZeroPadding2D(row.kernel // 2, data_format="channels_last", name=f"{row.name}_pad")(x)
         padding = "valid"
     norm = spec.norm
-    x = layers.Conv2D(
+    plain = row.kernel == row.stride == 1
+    x = (PointwiseConv2D if plain else layers.Conv2D)(
         row.filters,
         row.kernel,
         strides=row.stride,

@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-from inception_v1.layers import AdaptiveAveragePooling2D, BatchNormalization, LocalResponseNormalization
+from inception_v1.layers import (
+    AdaptiveAveragePooling2D,
+    BatchNormalization,
+    LocalResponseNormalization,
+    PointwiseConv2D,
+)
 
 
 def lrn_reference(x, size, alpha, beta, k):
@@ -117,6 +122,43 @@ def test_fused_batch_normalization_takes_what_keras_takes(shape):
     axis = 1 if shape == (2, 8, 3, 3) else -1
     expected = keras.layers.BatchNormalization(axis)(x, training=True)
     np.testing.assert_allclose(BatchNormalization(axis)(x, training=True), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("shape", [(3, 5, 4, 6), (1, 1, 1, 2)])
+def test_pointwise_convolution_equals_keras(shape, use_bias):
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=shape).astype("float32"), rng.normal(size=(*shape[:3], 7)).astype("float32")
+    ours, theirs = PointwiseConv2D(7, use_bias=use_bias), keras.layers.Conv2D(7, 1, use_bias=use_bias)
+    for layer in (ours, theirs):
+        layer.build(shape)
+    values = [rng.normal(size=w.shape) for w in theirs.weights]
+    ours.set_weights(values), theirs.set_weights(values)
+    for training in (False, True):
+        np.testing.assert_allclose(ours(x, training=training), theirs(x), rtol=1e-5, atol=1e-5)
+    gradients = [gradient_of(lambda x, n=n: n(x, training=True), x, weight) for n in (ours, theirs)]
+    np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-5)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        gradients = []
+        for layer in (ours, theirs):
+            with tf.GradientTape() as tape:
+                loss = ops.sum(layer(x, training=True) * weight)
+            gradients.append(tape.gradient(loss, [variable.value for variable in layer.weights]))
+        for own, their in zip(*gradients, strict=True):
+            np.testing.assert_allclose(own, their, rtol=1e-5, atol=1e-5)
+
+
+def test_pointwise_convolution_reloads_and_refuses_what_it_is_not():
+    layer = PointwiseConv2D(4, activation="relu", name="reduce")
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert (again.filters, again.kernel_size, again.activation) == (4, (1, 1), keras.activations.relu)
+    for arguments in ({"kernel_size": 3}, {"strides": 2}, {"groups": 2}, {"data_format": "channels_first"}):
+        with pytest.raises(ValueError, match=next(iter(arguments))):
+            PointwiseConv2D(4, **arguments)
+    half = PointwiseConv2D(4, dtype="mixed_bfloat16")(ops.ones((1, 2, 2, 3)), training=True)
+    assert keras.backend.standardize_dtype(half.dtype) == "bfloat16"
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (4, 4), (7, 9), (14, 14), (15, 6)])
