@@ -1,8 +1,8 @@
 """Peers that take turns, each in a process of its own: TensorFlow and PyTorch do not share one well."""
 
+import contextlib
+import dataclasses
 import multiprocessing
-import os
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +10,18 @@ from typing import Any
 
 Work = Callable[[], int]  # does the work once and returns how many items (images) that were
 Make = Callable[[], Work]  # called in the peer's process; raises ImportError where a peer is not installed
+
+
+@dataclasses.dataclass(frozen=True)
+class OnDevice:
+    """Work on an accelerator, which has memory of its own."""
+
+    work: Work
+    peak: Callable[[], int | None]
+    """Bytes that the process held there at most; None where there are none."""
+
+    def __call__(self) -> int:
+        return self.work()
 
 
 def alternate(makers: Mapping[str, Make], rounds: int, warm: int = 1) -> dict[str, dict[str, Any] | None]:
@@ -22,33 +34,41 @@ def alternate(makers: Mapping[str, Make], rounds: int, warm: int = 1) -> dict[st
 
     Returns:
         By name None where something is not installed, else: "rates" (items per second of every round), "first" (seconds
-        of the first call), "memory" (bytes that the process held at most) and "grown" (how much more that is than
-        before the first call).
+        of the first call), "memory" (bytes that the process held at most), "grown" (how much more that is than before
+        the first call) and "device" (bytes on an accelerator at most, for `OnDevice`).
+
+    Raises:
+        RuntimeError: the process of a peer has died.
     """
     context = multiprocessing.get_context("spawn")
-    connections, results = {}, {}
-    for name, make in makers.items():
-        here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(make, there), daemon=True)
-        process.start()
-        there.close()
-        results[name] = _answer(name, here)
-        if results[name] is not None:
-            connections[name] = here
-            for call in range(warm):
-                items, seconds = _ask(name, here, "work")
+    processes, connections, results = [], {}, {}
+    try:
+        for name, make in makers.items():
+            connections[name], there = context.Pipe()
+            processes.append(context.Process(target=_serve, args=(make, there)))
+            processes[-1].start()
+            there.close()
+            results[name] = _answer(name, connections[name])
+            for call in range(warm if results[name] else 0):
+                _, seconds = _ask(name, connections[name], "work")
                 if not call:
-                    results[name] |= {"first": seconds, "rates": []}
-    order = list(connections)
-    for turn in range(rounds):
-        for name in order[turn % len(order) :] + order[: turn % len(order)]:
-            items, seconds = _ask(name, connections[name], "work")
-            results[name]["rates"].append(items / seconds)
-    for name, connection in connections.items():
-        peak = _ask(name, connection, "memory")
-        before = results[name].pop("before")
-        results[name] |= {"memory": peak, "grown": peak - before}
-        connection.send("end")
+                    results[name]["first"] = seconds
+        present = [name for name in makers if results[name]]
+        for name in present:
+            results[name]["rates"] = []
+        for turn in range(rounds):
+            first = turn % max(len(present), 1)
+            for name in present[first:] + present[:first]:
+                items, seconds = _ask(name, connections[name], "work")
+                results[name]["rates"].append(items / seconds)
+        for name in present:
+            memory = _ask(name, connections[name], "memory")
+            results[name] |= memory | {"grown": memory["memory"] - results[name].pop("before")}
+    finally:
+        for connection in connections.values():
+            connection.close()  # which ends the process
+        for process in processes:
+            process.join()
     return results
 
 
@@ -63,35 +83,44 @@ def spread(result: Mapping[str, Any], digits: int = 1) -> str:
 
 
 def _ask(name, connection, what):
-    connection.send(what)
+    with contextlib.suppress(OSError):  # of a process that has died, which the answer tells
+        connection.send(what)
     return _answer(name, connection)
 
 
 def _answer(name, connection):
     try:
         return connection.recv()
-    except EOFError:
+    except (EOFError, OSError):
         raise RuntimeError(f"The process of {name!r} has died; see above.") from None
 
 
 def _serve(make, connection):
-    """In the peer's process: says what it holds, then answers until "end" comes."""
+    """In the peer's process: says what it holds, then answers until the other end closes."""
     try:
         work = make()
     except ImportError:
         connection.send(None)
         return
-    connection.send({"before": _held()})
-    while (what := connection.recv()) != "end":
+    connection.send({"before": _held("VmRSS")})
+    while (what := _heard(connection)) is not None:
         if what == "memory":
-            connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+            device = {"device": work.peak()} if isinstance(work, OnDevice) else {}
+            connection.send({"memory": _held("VmHWM"), **device})
             continue
         began = time.perf_counter()
         items = work()
         connection.send((items, time.perf_counter() - began))
 
 
-def _held() -> int:
-    """Bytes of memory that this process holds."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _heard(connection):
+    try:
+        return connection.recv()
+    except EOFError:
+        return None
+
+
+def _held(which: str) -> int:
+    """Bytes of memory that this process holds ("VmRSS") or held at most ("VmHWM"; `getrusage` adds the parent's)."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(which))
