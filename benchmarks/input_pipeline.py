@@ -97,19 +97,18 @@ def ours():
     return lambda: sum(int(batch.shape[0]) for batch in ds)
 
 
-def torchvisions():
-    one_core()
+def transform(size: int):
+    """torchvision's counterpart of the paper's augmentation: from an image of Pillow to a normalised tensor."""
     import torch
     from torchvision.transforms import InterpolationMode as Mode
     from torchvision.transforms import v2
 
-    torch.set_num_threads(1)
     # Pillow's box filter is the counterpart of area interpolation.
     modes = (Mode.BILINEAR, Mode.BOX, Mode.NEAREST, Mode.BICUBIC)
-    crops = [v2.RandomResizedCrop(SIZE, (0.08, 1.0), (3 / 4, 4 / 3), interpolation=mode) for mode in modes]
+    crops = [v2.RandomResizedCrop(size, (0.08, 1.0), (3 / 4, 4 / 3), interpolation=mode) for mode in modes]
     components = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
     deviations = 0.1 * torch.tensor([0.2175, 0.0188, 0.0045])
-    transform = v2.Compose(
+    return v2.Compose(
         [
             v2.RandomChoice(crops),
             v2.RandomHorizontalFlip(),
@@ -121,11 +120,17 @@ def torchvisions():
         ]
     )
 
-    encoded = jpegs()
+
+def torchvisions():
+    one_core()
+    import torch
+
+    torch.set_num_threads(1)
+    one, encoded = transform(SIZE), jpegs()
 
     def run():
         batches = [encoded[i : i + 64] for i in range(0, len(encoded), 64)]
-        stacked = (torch.stack([transform(Image.open(io.BytesIO(d)).convert("RGB")) for d in b]) for b in batches)
+        stacked = (torch.stack([one(Image.open(io.BytesIO(d)).convert("RGB")) for d in b]) for b in batches)
         return sum(len(batch) for batch in stacked)
 
     return run

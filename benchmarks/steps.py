@@ -1,17 +1,20 @@
 """One training step of GoogLeNet, by this package and by torchvision: what `rounds.alternate` takes.
 
-All heads, the losses' weights of the paper, SGD with momentum 0.9, one batch that stays in memory.
+All heads, the losses' weights of the paper, SGD with momentum 0.9, one batch that stays in memory or what `fed` gives.
 """
 
 import importlib
+import itertools
 import math
 import os
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.rounds import Work
+from benchmarks.rounds import OnDevice, Work
 
+Batches = Callable[[], Iterator[tuple[Any, Any]]]  # endless, of (images, labels); called in the peer's process
 PARAMETERS = 13_004_888  # trainable, of torchvision's network with 1,000 classes and both heads
 
 
@@ -39,9 +42,10 @@ class Step(NamedTuple):
     repeats: int = 1
 
 
-def ours(step: Step, backend: str = "tensorflow") -> Work:
-    """This package on a Keras backend; the step is the one that `fit` runs."""
+def ours(step: Step, backend: str = "tensorflow", fed: Batches | None = None) -> Work:
+    """This package on a Keras backend; the step is the one that `fit` runs. `fed` and "cuda" are for JAX."""
     os.environ |= {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
+    os.environ |= {"JAX_PLATFORMS": step.device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # peers share the card
     importlib.import_module(backend)
     import keras
 
@@ -57,8 +61,9 @@ def ours(step: Step, backend: str = "tensorflow") -> Work:
     images, labels = (keras.ops.convert_to_tensor(array) for array in _data(step, channels_last=True))
     model._create_training_variables(images, labels)
     model.make_train_function()
-    run = _on_jax if backend == "jax" else _on_tensorflow
-    return run(step, model, images, labels)
+    if backend == "jax":
+        return _on_jax(step, model, fed() if fed else itertools.repeat((images, labels)))
+    return _on_tensorflow(step, model, images, labels)
 
 
 def _on_tensorflow(step, model, images, labels):
@@ -74,33 +79,38 @@ def _on_tensorflow(step, model, images, labels):
     return work
 
 
-def _on_jax(step, model, images, labels):
+def _on_jax(step, model, batches):
+    import jax
+
     names = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
     state = model._get_jax_state(**dict.fromkeys(names, True), purge_model_variables=True)
 
     def work():
         nonlocal state
         for _ in range(step.repeats):
-            logs, state = model.train_function(state, iter([(images, labels)]))
+            logs, state = model.train_function(state, batches)
         return _counted(step, float(logs["loss"]))
 
-    return work
+    return OnDevice(work, lambda: (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"))
 
 
-def torchvisions(step: Step, compiled: bool) -> Work:
+def torchvisions(step: Step, compiled: bool, fed: Batches | None = None) -> Work:
     """torchvision's network in the memory format that is fastest for it, eager or by `torch.compile`."""
     import torch
     import torchvision
 
+    batches = fed() if fed else None  # forks, so before CUDA starts
     torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True  # the fastest of the card's convolutions, as XLA chooses them
     device = torch.device(step.device)
     net = torchvision.models.googlenet(weights=None, num_classes=step.classes, aux_logits=True, init_weights=False)
     net = net.train().to(device, memory_format=torch.channels_last)
     _check(step, sum(parameter.numel() for parameter in net.parameters()))
     optimizer = torch.optim.SGD(net.parameters(), 0.001, momentum=0.9)
     entropy = torch.nn.CrossEntropyLoss()
-    images, labels = (torch.from_numpy(array).to(device) for array in _data(step, channels_last=False))
-    images = images.to(memory_format=torch.channels_last)
+    if batches is None:
+        images, labels = (torch.from_numpy(array).to(device) for array in _data(step, channels_last=False))
+        batches = itertools.repeat((images.to(memory_format=torch.channels_last), labels))
     half = step.precision == "bfloat16"
 
     def loss_of(images, labels):
@@ -113,25 +123,29 @@ def torchvisions(step: Step, compiled: bool) -> Work:
         loss_of = torch.compile(loss_of)
 
     def work():
-        for _ in range(step.repeats):
+        for images, labels in itertools.islice(batches, step.repeats):
+            images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+            labels = labels.to(device, non_blocking=True)
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of(images, labels)
             loss.backward()
             optimizer.step()
         return _counted(step, loss.item())
 
-    return work
+    return OnDevice(work, torch.cuda.max_memory_allocated) if step.device == "cuda" else work
 
 
-def matmul(device: str = "cpu", precision: str = "float32", size: int = 3072) -> Work:
+def matmul(device: str = "cpu", precision: str = "float32", size: int = 3072, repeats: int = 1) -> Work:
     """A product of two square matrices by PyTorch; its items are multiply-accumulates."""
     import torch
 
     a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, precision)) for _ in range(2))
 
     def work():
-        float((a @ b)[0, 0])
-        return size**3
+        for _ in range(repeats):
+            product = a @ b
+        float(product[0, 0])
+        return repeats * size**3
 
     return work
 
