@@ -45,9 +45,10 @@ def exported(tmp_path_factory, data_dir):
     return run, root / "digits" / "1", card
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _imported_for_good():
-    """Keeps the collection of garbage after each test from going through every module again (0.3 s)."""
+@pytest.fixture(scope="module", autouse=True)
+def _past_is_no_garbage():
+    """Keeps the collections of garbage after each test from going through TensorFlow's modules and all that the files
+    before have left behind, again and again (0.3 to 2 s each)."""
     import keras  # noqa: F401
 
     gc.collect()

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import gc
 import io
 import json
 import os
@@ -365,7 +364,6 @@ class _Tuner(kt.Tuner):
             raise kt.errors.FatalRuntimeError(str(error)) from error
         finally:
             keras.utils.clear_session()
-            gc.collect()
         best = _best_epoch(
             read_history(folder / RUN / runs.HISTORY), self._goal, self._space.cost(values)[1], self._space
         )
