@@ -1,7 +1,8 @@
 """How fast exports answer, beside what peers export: python -m benchmarks inference
 
-Every form of one network takes its turn in each of 20 rounds, at batch 1 and 32, with all cores; the table gives the
-median time of a batch, its range, and the size of the files. The `torchvision` variant stands beside torchvision's own
+Every form of one network takes its turn in each of 20 rounds, in an order drawn anew, at batch 1 and 32, with all
+cores; each time its threads get a batch to wake up before the one that counts. The table gives the median time of a
+batch, its range, and the size of the files. The `torchvision` variant stands beside torchvision's own
 network with the same weights, exported by `torch.onnx.export` in a process of its own (PyTorch and TensorFlow do not
 live together), the `paper` variant beside forms of its response normalisation. All forms of a network must agree before
 they are timed. Needs `pip install -e '.[bench]'`; what is not installed is left out and named. About 8 minutes on 2
@@ -11,6 +12,7 @@ cores.
 import argparse
 import importlib.util
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -33,6 +35,7 @@ NAME = "inference"
 SIZE, CLASSES = 224, 1000
 PEER, OPENVINO = "torchvision's ONNX, onnxruntime", "ONNX, NCHW, OpenVINO"
 PACKAGES = ("tensorflow", "onnxruntime", "ai-edge-litert", "torch", "torchvision", "openvino")
+SETTLE = 0.1  # seconds in which the threads of the form before stop spinning
 AGREE = 1e-4  # largest difference of probabilities between float32 forms
 LOOSE = 0.1  # of those with fewer bits
 
@@ -224,9 +227,12 @@ def times(known: dict[str, Form], batch: int, rounds: int) -> dict[str, list[flo
     for name, form in known.items():
         apart = np.abs(form.run(given[name]) - expected).max()
         assert apart <= form.within, f"{name} is {apart} from {first}"
-    for turn in range(rounds):
-        order = list(known)
-        for name in order[turn % len(order) :] + order[: turn % len(order)]:
+    order, rng = list(known), random.Random(0)
+    for _ in range(rounds):
+        rng.shuffle(order)
+        for name in order:
+            time.sleep(SETTLE)
+            known[name].run(given[name])
             began = time.perf_counter()
             known[name].run(given[name])
             spent[name].append(1000 * (time.perf_counter() - began))
