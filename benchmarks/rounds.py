@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+SETTLE = 0.1  # seconds in which the threads of the peer before stop spinning
 Work = Callable[[], int]  # does the work once and returns how many items (images) that were
 Make = Callable[[], Work]  # called in the peer's process; raises ImportError where a peer is not installed
 
@@ -59,6 +60,7 @@ def alternate(makers: Mapping[str, Make], rounds: int, warm: int = 1) -> dict[st
         for turn in range(rounds):
             first = turn % max(len(present), 1)
             for name in present[first:] + present[:first]:
+                time.sleep(SETTLE)
                 items, seconds = _ask(name, connections[name], "work")
                 results[name]["rates"].append(items / seconds)
         for name in present:

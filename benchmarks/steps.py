@@ -135,11 +135,19 @@ def torchvisions(step: Step, compiled: bool, fed: Batches | None = None) -> Work
     return OnDevice(work, torch.cuda.max_memory_allocated) if step.device == "cuda" else work
 
 
-def matmul(device: str = "cpu", precision: str = "float32", size: int = 3072, repeats: int = 1) -> Work:
-    """A product of two square matrices by PyTorch; its items are multiply-accumulates."""
-    import torch
+def matmul(
+    device: str = "cpu", precision: str = "float32", size: int = 3072, repeats: int = 1, by: str = "torch"
+) -> Work:
+    """A product of two square matrices by PyTorch or, on a CPU, by TensorFlow; its items are multiply-accumulates."""
+    if by == "tensorflow":
+        os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
+        import tensorflow as tf
 
-    a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, precision)) for _ in range(2))
+        a, b = (tf.random.normal((size, size), dtype=precision) for _ in range(2))
+    else:
+        import torch
+
+        a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, precision)) for _ in range(2))
 
     def work():
         for _ in range(repeats):
