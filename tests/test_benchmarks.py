@@ -3,12 +3,13 @@
 import functools
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from benchmarks import gpu, growth, input_pipeline, results, rounds
+from benchmarks import gpu, growth, input_pipeline, quick, readme, results, rounds, startup
 from benchmarks.results import Shown
 from benchmarks.steps import Step
 
@@ -106,6 +107,32 @@ def test_every_axis_grows_in_one_field_only():
 def test_a_table_as_markdown():
     shown = Shown("Title", ["form", "s"], [["a", "1"], ["b", "2"]])
     assert shown.markdown() == "Title\n\n| form | s |\n| --- | --- |\n| a | 1 |\n| b | 2 |"
+
+
+def test_the_guard_tells_what_became_slower():
+    found, known = {"a": 0.79, "b": 0.81, "c": 3.0}, {"a": 1.0, "b": 1.0, "d": 1.0}
+    verdicts = {row[0]: row[-1] for row in quick.table(found, known).rows}
+    assert verdicts == {"a": "worse", "b": "as before", "c": "new", "d": "not measured"}
+
+
+def test_the_readme_shows_what_is_stored(monkeypatch, tmp_path):
+    seconds = {name: [1.0, 2.0, 4.0] for name in startup.PROGRAMS}
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(readme, "README", tmp_path / "README.md")
+    results.save("startup", {"about": results.about(), "rounds": 3, "seconds": seconds})
+    text = "a\n<!-- benchmark startup -->\nold\n<!-- end -->\nb\n<!-- benchmark gpu -->\n<!-- end -->\nc\n"
+    readme.README.write_text(text)
+    for _ in range(2):  # again changes nothing
+        readme.main()
+        written = readme.README.read_text()
+        assert "| `googlenet --help` | 2.00 | 1.00-4.00 | 0.5 |\n" in written
+        assert "old" not in written
+        assert "<!-- benchmark gpu -->\n\nNot measured: `python -m benchmarks gpu`.\n\n<!-- end -->\nc\n" in written
+
+
+def test_the_readme_is_up_to_date():
+    for name in re.findall(r"<!-- benchmark (\w+) -->", readme.README.read_text("utf-8")):
+        assert readme.tables(name) in readme.README.read_text("utf-8"), f"python -m benchmarks --readme: {name}"
 
 
 def test_the_command_refuses_unknown_names():
