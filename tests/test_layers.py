@@ -148,6 +148,10 @@ def test_pointwise_convolution_equals_keras(shape, use_bias):
             gradients.append(tape.gradient(loss, [variable.value for variable in layer.weights]))
         for own, their in zip(*gradients, strict=True):
             np.testing.assert_allclose(own, their, rtol=1e-5, atol=1e-5)
+        graph = tf.function(lambda x: ours(x, training=False)).get_concrete_function(tf.TensorSpec(shape)).graph
+        kinds = {operation.type for operation in graph.get_operations()}
+        assert "Conv2D" in kinds
+        assert "IdentityN" not in kinds  # what would part the convolution from the normalisation that joins it
 
 
 def test_pointwise_convolution_reloads_and_refuses_what_it_is_not():

@@ -266,6 +266,15 @@ def test_windows_are_those_that_training_crops():
         assert seen.shape == (32, 32, 3)
 
 
+def test_no_chain_has_the_thread_that_holds_up_its_end(digits):
+    recipe, builder, splits = digits
+    for paper in (True, False):
+        changed = dataclasses.replace(recipe, paper_augment=paper)
+        for training in (True, False):
+            ds = pipeline.batches(builder, splits.test, changed, training=training)
+            assert ds.options().autotune.enabled is False
+
+
 def test_fewer_images_than_a_batch_still_train(tmp_path):
     recipe = Recipe(source=make_folder(tmp_path), image_size=32, batch_size=64, epochs=1)
     builder, splits = sources.load(recipe)
