@@ -1,9 +1,9 @@
 """Every measurement: python -m benchmarks [NAME ...] [its own flags] | --quick [--save] | --readme
 
-NAME is one or more of train, inference, input, startup, scaling, growth and gpu; none: all of them but gpu, more than
-an hour. Tables are printed, numbers go to `benchmarks/results/NAME.json`. `--quick` measures small ones in under three
-minutes and compares their ratios with those stored (`--save` stores them); `--readme` writes the stored tables into
-README.md.
+NAME is one or more of train, inference, input, startup, scaling, growth and gpu; none: all of them but gpu, half an
+hour on 2 cores. Tables are printed, numbers go to `benchmarks/results/NAME.json`. `--quick` measures small ones in
+under three minutes and compares their ratios with those stored (`--save` stores them); `--readme` writes the stored
+tables into README.md.
 """
 
 import importlib

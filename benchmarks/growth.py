@@ -5,7 +5,7 @@ the batch, the width of the network and the classes. Each point has a process of
 exponent of time against work (the operations of convolutions and products) of 1 is linear, one above 1.1 is worse than
 that. Small steps are mostly fixed cost, which lowers the exponent, so the two largest points have one of their own. The
 update of the weights is no work in this sense: more classes add many weights and little work, so that there time
-against the axis is what tells. About 10 minutes on 2 cores.
+against the axis is what tells. About 4 minutes on 2 cores.
 """
 
 import argparse
