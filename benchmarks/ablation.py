@@ -10,13 +10,11 @@ runs failed to learn (top-1 below 20 %). About 33 minutes on 2 cores. Results so
 import concurrent.futures
 import dataclasses
 import itertools
-import json
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,10 +22,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import results
 from training.recipe import PRESETS, Recipe
-from training.run import write_json
 
-RESULTS = Path(__file__).parent / "results" / "ablation.json"
+NAME = "ablation"
 NORMS = {"batchnorm": "batch normalisation", "paper": "LRN", "plain": "none"}
 # One learning rate for all: Caffe's 0.01 for 32 images, at our 64. On the validation split of digits, one seed each, it
 # was better than 0.05 for LRN (89.6 against 81.3 % top-1) and for none (92.4 against 82.6 %).
@@ -50,15 +48,14 @@ SETTINGS: dict[str, tuple[Recipe, int]] = {  # recipe and number of seeds
 
 
 def main() -> None:
-    scores: dict[str, float] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
+    scores: dict[str, float] = results.load(NAME) or {}
     console, began = Console(), time.monotonic()
-    RESULTS.parent.mkdir(exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context, initializer=use_one_core) as pool:
         todo = {pool.submit(top1, recipe): name for name, recipe in runs().items() if name not in scores}
         for done in concurrent.futures.as_completed(todo):
             scores[todo[done]] = done.result()
-            write_json(RESULTS, scores)
+            results.save(NAME, scores)
             console.print(f"{time.monotonic() - began:6.0f} s  {todo[done]}: {done.result():.2%}", highlight=False)
     console.print(table(scores))
 

@@ -9,7 +9,6 @@ the speed of a large matrix product on the same device, and the device's memory.
 rows of real input also TensorFlow; `--device cpu` is for trying the script at a small size, and stores nothing.
 """
 
-import argparse
 import functools
 import importlib.util
 import os
@@ -22,7 +21,7 @@ from typing import Any
 
 from benchmarks import input_pipeline, results, steps
 from benchmarks.results import Shown
-from benchmarks.rounds import alternate, median, spread
+from benchmarks.rounds import alternate, median
 from benchmarks.steps import Step
 
 NAME = "gpu"
@@ -32,11 +31,10 @@ MATMUL = "matrix product"
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Shown]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks gpu", description=(__doc__ or "").partition(":")[0])
+    parser = results.parser(NAME, __doc__, rounds=7)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--size", type=int, default=224, help="pixels")
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=32, help="of a round")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     options = parser.parse_args(arguments)
@@ -81,7 +79,7 @@ def tables(result: dict[str, Any]) -> list[Shown]:
     peak = 2 * median(product) if product else None
     rows = []
     for forms in (result["forms"], result["fed"]):
-        fastest = max((median(form) for name, form in forms.items() if "torchvision" in name and form), default=None)
+        fastest = steps.fastest_torch(forms)
         for name, form in forms.items():
             if form is None:
                 rows.append([name, "not installed", *[""] * 5])
@@ -89,10 +87,7 @@ def tables(result: dict[str, Any]) -> list[Shown]:
                 rows.append(
                     [
                         name,
-                        f"{median(form):.1f}",
-                        spread(form),
-                        f"{median(form) / fastest:.2f}" if fastest else "",
-                        f"{median(form) * work / peak:.0%}" if peak else "",
+                        *steps.speeds(form, fastest, work / peak if peak else None, digits=1),
                         f"{form['device'] / 1e9:.2f}" if form.get("device") else "",
                         f"{form['first']:.0f}",
                     ]

@@ -8,7 +8,6 @@ update of the weights is no work in this sense: more classes add many weights an
 against the axis is what tells. About 4 minutes on 2 cores.
 """
 
-import argparse
 import functools
 import math
 import statistics
@@ -30,8 +29,7 @@ AXES = {  # by the field of `Step` that grows, from the smallest to the largest
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Shown]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks growth", description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = results.parser(NAME, __doc__, rounds=9)
     result = measured(AXES, parser.parse_args(arguments).rounds)
     results.save(NAME, result)
     return tables(result)

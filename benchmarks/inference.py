@@ -2,14 +2,12 @@
 
 Every form of one network takes its turn in each of 20 rounds, in an order drawn anew, at batch 1 and 32, with all
 cores; each time its threads get a batch to wake up before the one that counts. The table gives the median time of a
-batch, its range, and the size of the files. The `torchvision` variant stands beside torchvision's own
-network with the same weights, exported by `torch.onnx.export` in a process of its own (PyTorch and TensorFlow do not
-live together), the `paper` variant beside forms of its response normalisation. All forms of a network must agree before
-they are timed. Needs `pip install -e '.[bench]'`; what is not installed is left out and named. About 8 minutes on 2
-cores.
+batch, its range, and the size of the files. The `torchvision` variant stands beside torchvision's own network with the
+same weights, exported by `torch.onnx.export` in a process of its own (PyTorch and TensorFlow do not live together), the
+`paper` variant beside forms of its response normalisation. All forms of a network must agree before they are timed.
+Needs `pip install -e '.[bench]'`; what is not installed is left out and named. About 7 minutes on 2 cores.
 """
 
-import argparse
 import importlib.util
 import os
 import random
@@ -30,12 +28,12 @@ import numpy as np
 
 from benchmarks import results
 from benchmarks.results import CORES, Shown
+from benchmarks.rounds import SETTLE
 
 NAME = "inference"
 SIZE, CLASSES = 224, 1000
 PEER, OPENVINO = "torchvision's ONNX, onnxruntime", "ONNX, NCHW, OpenVINO"
 PACKAGES = ("tensorflow", "onnxruntime", "ai-edge-litert", "torch", "torchvision", "openvino")
-SETTLE = 0.1  # seconds in which the threads of the form before stop spinning
 AGREE = 1e-4  # largest difference of probabilities between float32 forms
 LOOSE = 0.1  # of those with fewer bits
 
@@ -70,10 +68,7 @@ class Form(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Shown]:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks inference", description=(__doc__ or "").partition(":")[0]
-    )
-    parser.add_argument("--rounds", type=int, default=20)
+    parser = results.parser(NAME, __doc__, rounds=20)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--variants", nargs="+", default=["torchvision", "paper"])
     options = parser.parse_args(arguments)
@@ -276,11 +271,6 @@ def bars(result: dict[str, Any]) -> Iterator[tuple[str, float]]:
             if "ONNX, native LRN, NCHW, onnxruntime" in middle:
                 native_ = middle["ONNX, native LRN, NCHW, onnxruntime"]
                 yield title + "native LRN / ours (at least 1.2)", native_ / own
-
-
-def ratios(result: dict[str, Any]) -> dict[str, float]:
-    """What `--quick` compares: higher is better."""
-    return {title.split(" (")[0]: 1 / ratio if "SavedModel" in title else ratio for title, ratio in bars(result)}
 
 
 def prepared(network, order):

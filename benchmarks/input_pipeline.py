@@ -5,7 +5,6 @@ a random interpolation to 224x224, a mirror, brightness, contrast, saturation an
 normalisation. Both run on one core, in alternating rounds; the table gives images per second per core.
 """
 
-import argparse
 import io
 import os
 from collections.abc import Sequence
@@ -24,8 +23,7 @@ OURS, PEER = "this package, `tf.data`", "torchvision v2 on Pillow"
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Shown]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks input", description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = results.parser(NAME, __doc__, rounds=7)
     result = measured(parser.parse_args(arguments).rounds)
     results.save(NAME, result)
     return tables(result)

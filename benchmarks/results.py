@@ -1,5 +1,7 @@
 """What every benchmark says about the machine, where its numbers go, and how tables are shown."""
 
+import argparse
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -17,17 +19,19 @@ CORES = len(os.sched_getaffinity(0))
 PACKAGES = ("tensorflow", "keras", "jax", "torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "onnx")
 
 
+@dataclasses.dataclass
 class Shown:
     """A table with its title.
 
-    Args:
+    Attributes:
         title: above it.
         heads: of the columns; the first is text, the others are numbers.
         rows: of strings.
     """
 
-    def __init__(self, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]):
-        self.title, self.heads, self.rows = title, heads, rows
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
     def print(self, console: Console) -> None:
         table = Table(title=self.title, title_justify="left")
@@ -40,6 +44,14 @@ class Shown:
     def markdown(self) -> str:
         lines = (self.heads, ["---"] * len(self.heads), *self.rows)
         return "\n".join([self.title, "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def parser(name: str, doc: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+    """The flags of `python -m benchmarks NAME`: how many rounds, unless that is None."""
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=(doc or "").partition(":")[0])
+    if rounds is not None:
+        made.add_argument("--rounds", type=int, default=rounds)
+    return made
 
 
 def about() -> dict[str, Any]:

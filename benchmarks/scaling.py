@@ -14,7 +14,6 @@ replicas, for links whose speed is stated, by the formulas of `benchmarks.scalin
 About 11 minutes on 2 cores.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -81,10 +80,7 @@ RUNS += [Run("data-parallel", replicas, steps=8, epochs=4) for replicas in (1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Shown]:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks scaling", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.parse_args(arguments)
+    results.parser(NAME, __doc__).parse_args(arguments)
     result = measured()
     results.save(NAME, result)
     return tables(result)

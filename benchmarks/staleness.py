@@ -19,10 +19,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import results
 from training.launch import launch
 from training.recipe import PRESETS
 
-RESULTS = Path(__file__).parent / "results" / "staleness.json"
+NAME = "staleness"
 ROOT = Path(__file__).parents[1]
 RECIPE = dataclasses.replace(PRESETS["digits"], width_multiplier=0.25, batch_size=32, epochs=15)
 WORKERS, SEEDS = (1, 2, 4), (0, 1)
@@ -30,15 +31,13 @@ STRATEGIES = {"multiworker": "synchronous", "parameter-server": "asynchronous"}
 
 
 def main() -> None:
-    results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
-    console = Console()
-    RESULTS.parent.mkdir(exist_ok=True)
+    known, console = results.load(NAME) or {}, Console()
     for seed, workers, strategy in itertools.product(SEEDS, WORKERS, STRATEGIES):
-        if name(strategy, workers, seed) not in results:
-            results[name(strategy, workers, seed)] = run(strategy, workers, seed)
-            RESULTS.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
-            console.print(name(strategy, workers, seed), results[name(strategy, workers, seed)], highlight=False)
-    console.print(table(results))
+        if name(strategy, workers, seed) not in known:
+            known[name(strategy, workers, seed)] = run(strategy, workers, seed)
+            results.save(NAME, known)
+            console.print(name(strategy, workers, seed), known[name(strategy, workers, seed)], highlight=False)
+    console.print(table(known))
 
 
 def name(strategy: str, workers: int, seed: int) -> str:
@@ -59,13 +58,13 @@ def run(strategy: str, workers: int, seed: int) -> dict[str, Any]:
     return {"top1": metrics["heads"]["main"]["top1"], **kept}
 
 
-def table(results: dict[str, dict[str, Any]]) -> Table:
+def table(known: dict[str, dict[str, Any]]) -> Table:
     """Means over the seeds."""
     shown = Table(title=f"digits, {len(SEEDS)} seeds: test top-1 of the main head, %")
     for title in ("workers", *STRATEGIES.values(), "mean staleness, updates", "largest"):
         shown.add_column(title, justify="right")
     for workers in WORKERS:
-        by_strategy = {s: [results[name(s, workers, seed)] for seed in SEEDS] for s in STRATEGIES}
+        by_strategy = {s: [known[name(s, workers, seed)] for seed in SEEDS] for s in STRATEGIES}
         cells = []
         for runs in by_strategy.values():
             scores = [100 * run["top1"] for run in runs]

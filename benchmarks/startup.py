@@ -4,7 +4,6 @@ Each command runs in a process of its own, in turns: the command line's help, `i
 `googlenet train` on digits up to the end of its first step. About 3 minutes on 2 cores.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -40,8 +39,7 @@ PROGRAMS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Shown]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks startup", description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = results.parser(NAME, __doc__, rounds=7)
     result = measured(parser.parse_args(arguments).rounds)
     results.save(NAME, result)
     return tables(result)

@@ -7,12 +7,12 @@ import importlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.rounds import OnDevice, Work
+from benchmarks.rounds import OnDevice, Work, median, spread
 
 Batches = Callable[[], Iterator[tuple[Any, Any]]]  # endless, of (images, labels); called in the peer's process
 PARAMETERS = 13_004_888  # trainable, of torchvision's network with 1,000 classes and both heads
@@ -165,6 +165,29 @@ def flops(step: Step) -> float:
     spec = Spec(step.variant, input_shape=(step.size, step.size, 3), classes=step.classes, width_multiplier=step.width)
     counted = cost(spec)
     return 2.0 * step.batch * (3 * counted.macs - counted.rows[0].macs)  # the picture's own gradient is not needed
+
+
+def fastest_torch(forms: Mapping[str, Any]) -> float | None:
+    """Median rate of the fastest of torchvision's forms, if any is installed."""
+    return max((median(form) for name, form in forms.items() if "torchvision" in name and form), default=None)
+
+
+def speeds(form: Mapping[str, Any], fastest: float | None, share: float | None, digits: int) -> list[str]:
+    """Four cells of a table: a form's rate, its range, that of the fastest torch, and that of the matrix product.
+
+    Args:
+        form: what `rounds.alternate` says of it.
+        fastest: rate of the fastest torch, or None.
+        share: of the product's speed at one image a second, or None.
+        digits: after the point of a rate.
+    """
+    rate = median(form)
+    return [
+        f"{rate:.{digits}f}",
+        spread(form, digits),
+        f"{rate / fastest:.2f}" if fastest else "",
+        f"{rate * share:.0%}" if share else "",
+    ]
 
 
 def _data(step, channels_last):

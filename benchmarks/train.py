@@ -6,14 +6,13 @@ take turns. Shown are images per second, the share of the speed of the faster of
 cores, and the memory of the process. About 6 minutes on 2 cores, a third of them `torch.compile`.
 """
 
-import argparse
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import results, steps
 from benchmarks.results import Shown
-from benchmarks.rounds import alternate, median, spread
+from benchmarks.rounds import alternate, median
 from benchmarks.steps import Step
 
 NAME = "train"
@@ -22,8 +21,7 @@ MATMULS = {"torch": "matrix product by PyTorch", "tensorflow": "matrix product b
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Shown]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks train", description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = results.parser(NAME, __doc__, rounds=9)
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 32])
     options = parser.parse_args(arguments)
     result = measured(options.batches, options.rounds)
@@ -53,8 +51,7 @@ def tables(result: dict[str, Any]) -> list[Shown]:
         work = steps.flops(Step(int(batch), result["size"])) / int(batch)
         products = {name: 2 * median(forms[name]) for name in MATMULS.values() if forms[name]}
         peak = max(products.values())
-        fastest = max((median(form) for name, form in forms.items() if "torchvision" in name and form), default=None)
-        rows = []
+        fastest, rows = steps.fastest_torch(forms), []
         for name, form in forms.items():
             if form is None:
                 rows.append([name, "not installed", *[""] * 6])
@@ -63,14 +60,10 @@ def tables(result: dict[str, Any]) -> list[Shown]:
                     [name, f"{products[name] / 1e9:.0f} GFLOP/s", "", "", f"{products[name] / peak:.0%}", "", "", ""]
                 )
             else:
-                rate = median(form)
                 rows.append(
                     [
                         name,
-                        f"{rate:.2f}",
-                        spread(form, 2),
-                        f"{rate / fastest:.2f}" if fastest else "",
-                        f"{rate * work / peak:.0%}",
+                        *steps.speeds(form, fastest, work / peak, digits=2),
                         f"{form['memory'] / 1e9:.2f}",
                         f"{form['grown'] / 1e9:.2f}",
                         f"{form['first']:.0f}",

@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import results
 from inception_v1 import cost
 from training import run as runs
 from training.recipe import PRESETS
@@ -34,7 +35,7 @@ RECIPE = dataclasses.replace(
     deterministic=True,
 )
 SEEDS = (1, 2, 3)
-RESULT = Path(__file__).parent / "results" / "widths.json"
+NAME = "widths"
 
 
 def main():
@@ -72,7 +73,7 @@ def main():
             for name, spec in rows.items()
         },
     }
-    runs.write_json(RESULT, result)
+    results.save(NAME, result)
     console.print(table(result))
     console.print(json.dumps(result["seconds"]))
 
