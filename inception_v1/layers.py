@@ -1,5 +1,8 @@
 """Custom layers: registered, serializable, and written with `keras.ops` for every Keras backend."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -78,71 +81,157 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        training = bool(training and self.trainable)
-        ones, zeros = ops.ones_like(self.moving_mean), ops.zeros_like(self.moving_mean)
-        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=ops.convert_to_tensor(self.gamma) if self.scale else ones,
-            offset=ops.convert_to_tensor(self.beta) if self.center else zeros,
-            mean=[] if training else ops.convert_to_tensor(self.moving_mean),
-            variance=[] if training else ops.convert_to_tensor(self.moving_variance),
-            epsilon=self.epsilon,
-            is_training=training,
-        )
-        if training:
-            count = ops.cast(ops.prod(ops.shape(inputs)[:3]), variance.dtype)
-            variance = variance * (count - 1) / count  # the operation's is unbiased, Keras' running one is not
-            for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                running.assign(running * self.momentum + batch * (1 - self.momentum))
+        def normalized(by_batch, mean=(), variance=()):
+            return tf.raw_ops.FusedBatchNormV3(
+                x=inputs,
+                scale=scale,
+                offset=offset,
+                mean=mean,
+                variance=variance,
+                epsilon=self.epsilon,
+                is_training=by_batch,
+            )
+
+        scale = tf.convert_to_tensor(self.gamma) if self.scale else ops.ones_like(self.moving_mean)
+        offset = tf.convert_to_tensor(self.beta) if self.center else ops.zeros_like(self.moving_mean)
+        if not (training and self.trainable):
+            running = (ops.convert_to_tensor(x) for x in (self.moving_mean, self.moving_variance))
+            return normalized(False, *running)[0]
+        y, mean, variance, *_ = normalized(True)
+        count = ops.cast(ops.prod(ops.shape(inputs)[:3]), variance.dtype)
+        variance = variance * (count - 1) / count  # the operation's is unbiased, Keras' running one is not
+        for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            running.assign(running * self.momentum + batch * (1 - self.momentum))
+        return _with_recipe(y, lambda: normalized(False, mean, variance)[0])
+
+
+# What the backward pass reads stays in memory until then. Nearly half of that are outputs of ReLU and of the pools in
+# the blocks, which can be had again from maps that stay anyway. Their layers hang the way to do so on the tensor, as
+# Keras hangs its masks there, and the gradients of the layers that read it go that way. In graphs of TensorFlow on a
+# CPU only, where it was measured: `python -m benchmarks train`.
+
+
+def _with_recipe(maps, recipe: Callable[[], Any]):
+    """Maps that say how their values can be had again."""
+    maps._recipe = recipe
+    return maps
+
+
+def _again(maps, upstream):
+    """The values of maps for a gradient: had again when the upstream gradient is there, or kept if none says how."""
+    import tensorflow as tf
+
+    if not hasattr(maps, "_recipe"):
+        return maps
+    if not hasattr(maps, "_again") or maps._again.graph is not upstream.graph:
+        with tf.control_dependencies([upstream]):  # else it would run at once
+            maps._again = maps._recipe()
+    return maps._again
+
+
+def _spares_memory(training) -> bool:
+    if not training or keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly() and not tf.config.list_logical_devices("GPU")
+
+
+@keras.saving.register_keras_serializable(package="inception_v1")
+class ReLU(keras.layers.ReLU):
+    """`keras.layers.ReLU` that does not keep its output for the backward pass where that can be had again.
+
+    Same arguments and results.
+    """
+
+    def call(self, inputs, training=None):
+        plain = self.max_value is None and not self.negative_slope and not self.threshold
+        if not (plain and hasattr(inputs, "_recipe") and _spares_memory(training)):
+            return super().call(inputs)
+        import tensorflow as tf
+
+        @tf.custom_gradient
+        def rectified(maps):
+            def gradient(upstream):
+                return tf.raw_ops.ReluGrad(gradients=upstream, features=_again(y, upstream))
+
+            return tf.nn.relu(maps), gradient
+
+        y = _with_recipe(rectified(inputs), lambda: tf.nn.relu(inputs._recipe()))
         return y
 
 
 @keras.saving.register_keras_serializable(package="inception_v1")
-class PointwiseConv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with a 1x1 kernel, whose gradient TensorFlow gets faster on a CPU.
+class MaxPooling2D(keras.layers.MaxPooling2D):
+    """`keras.layers.MaxPooling2D` that does not keep its input for the backward pass where that can be had again.
 
-    Same arguments, weights and results. In training on TensorFlow without a GPU the kernel's gradient is one matrix
-    product, up to three times as fast there as the convolution that TensorFlow uses. Elsewhere Keras' own code runs.
-
-    Args:
-        filters: number of output channels.
-        **kwargs: as in Keras, of a convolution without strides, dilation or groups and with its channels last.
+    Same arguments and results. With strides of 1 its output, as large as its input, can be had again in its turn.
     """
 
-    def __init__(self, filters, kernel_size=1, **kwargs):
-        super().__init__(filters, kernel_size, **kwargs)
-        plain = {"kernel_size": (1, 1), "strides": (1, 1), "dilation_rate": (1, 1), "groups": 1}
-        plain |= {"data_format": "channels_last"}
-        for name, value in plain.items():
-            if getattr(self, name) != value:
-                raise ValueError(f"Expected {name}={value}; Received: {name}={getattr(self, name)}.")
+    def call(self, inputs, training=None):
+        if not (self.data_format == "channels_last" and _spares_memory(training)):
+            return super().call(inputs)
+        import tensorflow as tf
+
+        windows = {"ksize": (1, *self.pool_size, 1), "strides": (1, *self.strides, 1), "padding": self.padding.upper()}
+        again = self.strides == (1, 1)
+
+        @tf.custom_gradient
+        def pooled(maps):
+            def gradient(upstream):
+                before = _again(inputs, upstream)
+                after = _again(y, upstream) if again else kept
+                return tf.raw_ops.MaxPoolGrad(orig_input=before, orig_output=after, grad=upstream, **windows)
+
+            kept = tf.raw_ops.MaxPool(input=maps, **windows)
+            return kept, gradient
+
+        y = pooled(inputs)
+        if again:
+            recipe = getattr(inputs, "_recipe", lambda: inputs)
+            _with_recipe(y, lambda: tf.raw_ops.MaxPool(input=recipe(), **windows))
+        return y
+
+
+@keras.saving.register_keras_serializable(package="inception_v1")
+class Conv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` whose backward pass takes less time and memory on a CPU.
+
+    Same arguments, weights and results. In training on TensorFlow without a GPU the gradient of a 1x1 kernel is one
+    matrix product, up to three times as fast there as the convolution that TensorFlow uses, and maps that can be had
+    again are not kept. Elsewhere, and with dilation, groups or channels first, Keras' own code runs.
+    """
 
     def call(self, inputs, training=None):
-        if training and keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
+        plain = self.groups == 1 and self.dilation_rate == (1, 1) and self.data_format == "channels_last"
+        pointwise = self.kernel_size == self.strides == (1, 1)
+        if not (plain and (pointwise or hasattr(inputs, "_recipe")) and _spares_memory(training)):
+            return super().call(inputs)
+        import tensorflow as tf
 
-            if not tf.config.list_logical_devices("GPU"):
-                y = _pointwise(inputs, tf.convert_to_tensor(self.kernel))
-                return self.activation(y + self.bias if self.use_bias else y)
-        return super().call(inputs)
+        places = {"strides": (1, *self.strides, 1), "padding": self.padding.upper()}
 
+        @tf.custom_gradient
+        def convolved(maps, kernel):
+            def gradient(errors):
+                read = _again(inputs, errors)
+                if pointwise:
+                    pixels, by_pixel = (tf.reshape(x, (-1, x.shape[-1])) for x in (read, errors))
+                    of_kernel = tf.reshape(tf.matmul(pixels, by_pixel, transpose_a=True), kernel.shape)
+                else:
+                    of_kernel = tf.raw_ops.Conv2DBackpropFilter(
+                        input=read, filter_sizes=kernel.shape, out_backprop=errors, **places
+                    )
+                of_maps = tf.raw_ops.Conv2DBackpropInput(
+                    input_sizes=shape, filter=kernel, out_backprop=errors, **places
+                )
+                return of_maps, of_kernel
 
-def _pointwise(maps, kernel):
-    """A 1x1 convolution by TensorFlow."""
-    import tensorflow as tf
+            shape = tf.shape(maps)
+            return tf.nn.conv2d(maps, kernel, self.strides, self.padding.upper()), gradient
 
-    @tf.custom_gradient
-    def convolved(maps, kernel):
-        def gradient(upstream):
-            pixels, errors = (tf.reshape(x, (-1, x.shape[-1])) for x in (maps, upstream))
-            of_maps = tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=tf.shape(maps), filter=kernel, out_backprop=upstream, strides=[1] * 4, padding="VALID"
-            )
-            return of_maps, tf.reshape(tf.matmul(pixels, errors, transpose_a=True), kernel.shape)
-
-        return tf.nn.conv2d(maps, kernel, 1, "VALID"), gradient
-
-    return convolved(maps, kernel)
+        y = convolved(inputs, tf.convert_to_tensor(self.kernel))
+        return self.activation(y + self.bias if self.use_bias else y)
 
 
 @keras.saving.register_keras_serializable(package="inception_v1")

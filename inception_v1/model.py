@@ -13,8 +13,10 @@ from inception_v1 import multiworker
 from inception_v1.layers import (
     AdaptiveAveragePooling2D,
     BatchNormalization,
+    Conv2D,
     LocalResponseNormalization,
-    PointwiseConv2D,
+    MaxPooling2D,
+    ReLU,
 )
 from inception_v1.spec import (
     AUX_CONV,
@@ -393,8 +395,7 @@ def _conv(spec: Spec, row: Conv, x):
         x = layers.ZeroPadding2D(row.kernel // 2, data_format="channels_last", name=f"{row.name}_pad")(x)
         padding = "valid"
     norm = spec.norm
-    plain = row.kernel == row.stride == 1
-    x = (PointwiseConv2D if plain else layers.Conv2D)(
+    x = Conv2D(
         row.filters,
         row.kernel,
         strides=row.stride,
@@ -407,7 +408,7 @@ def _conv(spec: Spec, row: Conv, x):
     )(x)
     if isinstance(norm, BatchNorm):
         x = BatchNormalization(momentum=norm.momentum, epsilon=norm.epsilon, scale=norm.scale, name=f"{row.name}_bn")(x)
-    return layers.ReLU(name=f"{row.name}_relu")(x)
+    return ReLU(name=f"{row.name}_relu")(x)
 
 
 def _max_pool(spec: Spec, row: MaxPool, x):
@@ -424,7 +425,7 @@ def _max_pool(spec: Spec, row: MaxPool, x):
             pad = ((0, row.stride - 1), (0, row.stride - 1))
             x = layers.ZeroPadding2D(pad, data_format="channels_last", name=f"{row.name}_pad")(x)
             padding = "valid"
-    return layers.MaxPooling2D(row.size, row.stride, padding, data_format="channels_last", name=row.name)(x)
+    return MaxPooling2D(row.size, row.stride, padding, data_format="channels_last", name=row.name)(x)
 
 
 def _main_head(spec: Spec, x):

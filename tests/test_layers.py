@@ -8,8 +8,10 @@ from keras import ops
 from inception_v1.layers import (
     AdaptiveAveragePooling2D,
     BatchNormalization,
+    Conv2D,
     LocalResponseNormalization,
-    PointwiseConv2D,
+    MaxPooling2D,
+    ReLU,
 )
 
 
@@ -124,45 +126,155 @@ def test_fused_batch_normalization_takes_what_keras_takes(shape):
     np.testing.assert_allclose(BatchNormalization(axis)(x, training=True), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("use_bias", [True, False])
+def weight_gradients(call, layers, x, weight):
+    """The gradients of sum(call(x) * weight) for x and the weights in a graph of TensorFlow, and its operations."""
+    import tensorflow as tf
+
+    variables = [variable.value for layer in layers for variable in layer.trainable_weights]
+    marks = []
+
+    @tf.function
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = call(x)
+        marks.append(len(y.graph.get_operations()))
+        return tape.gradient(y, [x, *variables], tf.cast(weight, y.dtype))
+
+    found = gradients(tf.constant(x))
+    operations = gradients.get_concrete_function(tf.constant(x)).graph.get_operations()
+    return found, operations[: marks[-1]], operations[marks[-1] :]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"use_bias": False, "activation": "relu"}, {"kernel_size": 3, "strides": 2}])
 @pytest.mark.parametrize("shape", [(3, 5, 4, 6), (1, 1, 1, 2)])
-def test_pointwise_convolution_equals_keras(shape, use_bias):
+def test_convolution_equals_keras(shape, arguments):
+    arguments = {"filters": 7, "kernel_size": 1, "padding": "same", **arguments}
     rng = np.random.default_rng(0)
-    x, weight = rng.normal(size=shape).astype("float32"), rng.normal(size=(*shape[:3], 7)).astype("float32")
-    ours, theirs = PointwiseConv2D(7, use_bias=use_bias), keras.layers.Conv2D(7, 1, use_bias=use_bias)
+    x = rng.normal(size=shape).astype("float32")
+    ours, theirs = Conv2D(**arguments), keras.layers.Conv2D(**arguments)
     for layer in (ours, theirs):
         layer.build(shape)
     values = [rng.normal(size=w.shape) for w in theirs.weights]
     ours.set_weights(values), theirs.set_weights(values)
     for training in (False, True):
         np.testing.assert_allclose(ours(x, training=training), theirs(x), rtol=1e-5, atol=1e-5)
+    weight = rng.normal(size=theirs(x).shape).astype("float32")
     gradients = [gradient_of(lambda x, n=n: n(x, training=True), x, weight) for n in (ours, theirs)]
     np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-5)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        gradients = []
-        for layer in (ours, theirs):
-            with tf.GradientTape() as tape:
-                loss = ops.sum(layer(x, training=True) * weight)
-            gradients.append(tape.gradient(loss, [variable.value for variable in layer.weights]))
-        for own, their in zip(*gradients, strict=True):
-            np.testing.assert_allclose(own, their, rtol=1e-5, atol=1e-5)
+        (own, *_), (their, *_) = (
+            weight_gradients(lambda x, n=n: n(x, training=True), [n], x, weight) for n in (ours, theirs)
+        )
+        for pair in zip(own, their, strict=True):
+            np.testing.assert_allclose(*pair, rtol=1e-5, atol=1e-5)
         graph = tf.function(lambda x: ours(x, training=False)).get_concrete_function(tf.TensorSpec(shape)).graph
         kinds = {operation.type for operation in graph.get_operations()}
         assert "Conv2D" in kinds
         assert "IdentityN" not in kinds  # what would part the convolution from the normalisation that joins it
 
 
-def test_pointwise_convolution_reloads_and_refuses_what_it_is_not():
-    layer = PointwiseConv2D(4, activation="relu", name="reduce")
-    again = keras.layers.deserialize(keras.layers.serialize(layer))
-    assert (again.filters, again.kernel_size, again.activation) == (4, (1, 1), keras.activations.relu)
-    for arguments in ({"kernel_size": 3}, {"strides": 2}, {"groups": 2}, {"data_format": "channels_first"}):
-        with pytest.raises(ValueError, match=next(iter(arguments))):
-            PointwiseConv2D(4, **arguments)
-    half = PointwiseConv2D(4, dtype="mixed_bfloat16")(ops.ones((1, 2, 2, 3)), training=True)
-    assert keras.backend.standardize_dtype(half.dtype) == "bfloat16"
+def chain(of, dtype="float32"):
+    """Layers as a block and the way to it have them, ours or Keras' own: a call, and the layers."""
+    normalization = BatchNormalization if of is ours_too else keras.layers.BatchNormalization
+    convolution, rectifier, pool = of
+    layers = {
+        name: layer
+        for k in (3, 1, 5)
+        for name, layer in {
+            f"conv{k}": convolution(6, k, padding="same", use_bias=False, dtype=dtype),
+            f"norm{k}": normalization(dtype=dtype),
+            f"relu{k}": rectifier(dtype=dtype),
+        }.items()
+    }
+    strided, still = pool(3, 2, "same", dtype=dtype), pool(3, 1, "same", dtype=dtype)
+
+    def unit(x, k):
+        for kind in ("conv", "norm", "relu"):
+            x = layers[f"{kind}{k}"](x, training=True) if kind == "norm" or of is ours_too else layers[f"{kind}{k}"](x)
+        return x
+
+    def call(x):
+        training = {"training": True} if of is ours_too else {}
+        x = strided(unit(unit(x, 3), 5), **training)
+        return unit(still(x, **training), 1)
+
+    return call, list(layers.values())
+
+
+ours_too = (Conv2D, ReLU, MaxPooling2D)
+keras_own = (keras.layers.Conv2D, keras.layers.ReLU, keras.layers.MaxPooling2D)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends run Keras' own code")
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-4), ("mixed_bfloat16", 0.1)])
+def test_what_is_had_again_for_the_backward_pass_gives_the_same_gradients(dtype, rtol):
+    rng = np.random.default_rng(0)
+    x, weight = (rng.normal(size=(4, *shape)).astype("float32") for shape in ((9, 8, 3), (5, 4, 6)))
+    (own, own_layers), (their, their_layers) = chain(ours_too, dtype), chain(keras_own, dtype)
+    np.testing.assert_array_equal(own(x).shape, their(x).shape)
+    for a, b in zip(own_layers, their_layers, strict=True):
+        a.set_weights(b.get_weights())
+    found, forward, backward = weight_gradients(own, own_layers, x, weight)
+    expected, keras_forward, keras_backward = weight_gradients(their, their_layers, x, weight)
+    for pair in zip(found, expected, strict=True):
+        a, b = (np.asarray(ops.cast(value, "float32")) for value in pair)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(np.abs(b).max(), 1))
+    assert {"Relu", "MaxPool"} <= kept(keras_forward, keras_backward)
+    assert kept(forward, backward) == {"MaxPool"}  # the strided one
+
+
+def kept(forward, backward):
+    """Kinds of the activations of a forward pass that the backward pass reads."""
+    forward, kinds = set(forward), set()
+    for operation in backward:
+        for tensor in operation.inputs:
+            while tensor.op.type in ("Identity", "IdentityN"):
+                tensor = tensor.op.inputs[tensor.value_index]
+            if tensor.op in forward and tensor.value_index == 0:  # the others of a normalisation are its statistics
+                kinds.add(tensor.op.type)
+    return kinds & {"Relu", "MaxPool", "FusedBatchNormV3"}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends run Keras' own code")
+def test_what_is_had_again_is_so_in_every_graph_of_a_gradient():
+    import tensorflow as tf
+
+    x, weight = (
+        np.random.default_rng(0).normal(size=(4, *shape)).astype("float32") for shape in ((9, 8, 3), (5, 4, 6))
+    )
+    call, layers = chain(ours_too)
+    call(x)
+    within, *_ = weight_gradients(call, layers, x, weight)
+    forward = tf.function(call)
+    with tf.GradientTape(persistent=True) as tape:  # the backward pass is a graph of its own
+        x = tf.constant(x)
+        tape.watch(x)
+        loss = tf.reduce_sum(forward(x) * weight)
+    for _ in range(2):
+        np.testing.assert_allclose(tape.gradient(loss, x), within[0], rtol=1e-4, atol=1e-5)
+
+    @tf.function
+    def twice(x):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(call(x) * weight)
+            more = 2 * loss
+        return tape.gradient(loss, x), tape.gradient(more, x)
+
+    single, double = twice(x)
+    np.testing.assert_allclose(double, 2 * single, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_that_spare_memory_reload_and_keep_half_precision():
+    layer = keras.layers.deserialize(keras.layers.serialize(Conv2D(4, 1, activation="relu", name="reduce")))
+    assert (type(layer), layer.filters, layer.activation) == (Conv2D, 4, keras.activations.relu)
+    for own in (Conv2D(4, 1, dtype="mixed_bfloat16"), MaxPooling2D(2, dtype="mixed_bfloat16"), ReLU(dtype="bfloat16")):
+        again = keras.layers.deserialize(keras.layers.serialize(own))
+        half = again(ops.ones((1, 2, 2, 3), "bfloat16"), training=True)
+        assert (type(again), keras.backend.standardize_dtype(half.dtype)) == (type(own), "bfloat16")
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (4, 4), (7, 9), (14, 14), (15, 6)])
