@@ -105,10 +105,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return _with_recipe(y, lambda: normalized(False, mean, variance)[0])
 
 
-# What the backward pass reads stays in memory until then. Nearly half of that are outputs of ReLU and of the pools in
-# the blocks, which can be had again from maps that stay anyway. Their layers hang the way to do so on the tensor, as
-# Keras hangs its masks there, and the gradients of the layers that read it go that way. In graphs of TensorFlow on a
-# CPU only, where it was measured: `python -m benchmarks train`.
+# What the backward pass reads stays in memory until then. Nearly half of that are outputs of ReLU, of the pools in the
+# blocks and of padding, which can be had again from maps that stay anyway. Their layers hang the way to do so on the
+# tensor, as Keras hangs its masks there, and the gradients of the layers that read it go that way. In graphs of
+# TensorFlow on a CPU only, where it was measured: `python -m benchmarks train`.
 
 
 def _with_recipe(maps, recipe: Callable[[], Any]):
@@ -194,6 +194,21 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
 
 
 @keras.saving.register_keras_serializable(package="inception_v1")
+class ZeroPadding2D(keras.layers.ZeroPadding2D):
+    """`keras.layers.ZeroPadding2D` whose output is not kept for the backward pass but can be had again.
+
+    Same arguments and results.
+    """
+
+    def call(self, inputs, training=None):
+        y = super().call(inputs)
+        if _spares_memory(training):
+            recipe = getattr(inputs, "_recipe", lambda: inputs)
+            _with_recipe(y, lambda: super(ZeroPadding2D, self).call(recipe()))
+        return y
+
+
+@keras.saving.register_keras_serializable(package="inception_v1")
 class Conv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` whose backward pass takes less time and memory on a CPU.
 
@@ -225,7 +240,8 @@ class Conv2D(keras.layers.Conv2D):
                 of_maps = tf.raw_ops.Conv2DBackpropInput(
                     input_sizes=shape, filter=kernel, out_backprop=errors, **places
                 )
-                return of_maps, of_kernel
+                with tf.control_dependencies([of_maps]):  # an update of the kernel while it is read would copy it
+                    return of_maps, tf.identity(of_kernel)
 
             shape = tf.shape(maps)
             return tf.nn.conv2d(maps, kernel, self.strides, self.padding.upper()), gradient

@@ -17,6 +17,7 @@ from inception_v1.layers import (
     LocalResponseNormalization,
     MaxPooling2D,
     ReLU,
+    ZeroPadding2D,
 )
 from inception_v1.spec import (
     AUX_CONV,
@@ -392,7 +393,7 @@ def _apply(spec: Spec, row: Row, x):
 def _conv(spec: Spec, row: Conv, x):
     padding = "same"
     if row.stride > 1 and spec.row.conv1_padding == "explicit":
-        x = layers.ZeroPadding2D(row.kernel // 2, data_format="channels_last", name=f"{row.name}_pad")(x)
+        x = ZeroPadding2D(row.kernel // 2, data_format="channels_last", name=f"{row.name}_pad")(x)
         padding = "valid"
     norm = spec.norm
     x = Conv2D(
@@ -423,7 +424,7 @@ def _max_pool(spec: Spec, row: MaxPool, x):
             padding = "valid"  # the last window ends at the border
         elif any(n is None or n % 2 == 1 for n in sizes):  # at even sizes "same" is ceil
             pad = ((0, row.stride - 1), (0, row.stride - 1))
-            x = layers.ZeroPadding2D(pad, data_format="channels_last", name=f"{row.name}_pad")(x)
+            x = ZeroPadding2D(pad, data_format="channels_last", name=f"{row.name}_pad")(x)
             padding = "valid"
     return MaxPooling2D(row.size, row.stride, padding, data_format="channels_last", name=row.name)(x)
 

@@ -12,6 +12,7 @@ from inception_v1.layers import (
     LocalResponseNormalization,
     MaxPooling2D,
     ReLU,
+    ZeroPadding2D,
 )
 
 
@@ -179,7 +180,7 @@ def test_convolution_equals_keras(shape, arguments):
 def chain(of, dtype="float32"):
     """Layers as a block and the way to it have them, ours or Keras' own: a call, and the layers."""
     normalization = BatchNormalization if of is ours_too else keras.layers.BatchNormalization
-    convolution, rectifier, pool = of
+    convolution, rectifier, pool, padding = of
     layers = {
         name: layer
         for k in (3, 1, 5)
@@ -190,6 +191,7 @@ def chain(of, dtype="float32"):
         }.items()
     }
     strided, still = pool(3, 2, "same", dtype=dtype), pool(3, 1, "same", dtype=dtype)
+    padded = padding(1, dtype=dtype)
 
     def unit(x, k):
         for kind in ("conv", "norm", "relu"):
@@ -198,21 +200,21 @@ def chain(of, dtype="float32"):
 
     def call(x):
         training = {"training": True} if of is ours_too else {}
-        x = strided(unit(unit(x, 3), 5), **training)
+        x = strided(padded(unit(unit(padded(x, **training), 3), 5), **training), **training)
         return unit(still(x, **training), 1)
 
     return call, list(layers.values())
 
 
-ours_too = (Conv2D, ReLU, MaxPooling2D)
-keras_own = (keras.layers.Conv2D, keras.layers.ReLU, keras.layers.MaxPooling2D)
+ours_too = (Conv2D, ReLU, MaxPooling2D, ZeroPadding2D)
+keras_own = tuple(getattr(keras.layers, layer.__name__) for layer in ours_too)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends run Keras' own code")
 @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-4), ("mixed_bfloat16", 0.1)])
 def test_what_is_had_again_for_the_backward_pass_gives_the_same_gradients(dtype, rtol):
     rng = np.random.default_rng(0)
-    x, weight = (rng.normal(size=(4, *shape)).astype("float32") for shape in ((9, 8, 3), (5, 4, 6)))
+    x, weight = (rng.normal(size=(4, *shape)).astype("float32") for shape in ((9, 8, 3), (7, 6, 6)))
     (own, own_layers), (their, their_layers) = chain(ours_too, dtype), chain(keras_own, dtype)
     np.testing.assert_array_equal(own(x).shape, their(x).shape)
     for a, b in zip(own_layers, their_layers, strict=True):
@@ -222,7 +224,7 @@ def test_what_is_had_again_for_the_backward_pass_gives_the_same_gradients(dtype,
     for pair in zip(found, expected, strict=True):
         a, b = (np.asarray(ops.cast(value, "float32")) for value in pair)
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(np.abs(b).max(), 1))
-    assert {"Relu", "MaxPool"} <= kept(keras_forward, keras_backward)
+    assert {"Relu", "MaxPool", "Pad"} <= kept(keras_forward, keras_backward)
     assert kept(forward, backward) == {"MaxPool"}  # the strided one
 
 
@@ -235,7 +237,7 @@ def kept(forward, backward):
                 tensor = tensor.op.inputs[tensor.value_index]
             if tensor.op in forward and tensor.value_index == 0:  # the others of a normalisation are its statistics
                 kinds.add(tensor.op.type)
-    return kinds & {"Relu", "MaxPool", "FusedBatchNormV3"}
+    return kinds & {"Relu", "MaxPool", "Pad", "FusedBatchNormV3"}
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends run Keras' own code")
@@ -243,7 +245,7 @@ def test_what_is_had_again_is_so_in_every_graph_of_a_gradient():
     import tensorflow as tf
 
     x, weight = (
-        np.random.default_rng(0).normal(size=(4, *shape)).astype("float32") for shape in ((9, 8, 3), (5, 4, 6))
+        np.random.default_rng(0).normal(size=(4, *shape)).astype("float32") for shape in ((9, 8, 3), (7, 6, 6))
     )
     call, layers = chain(ours_too)
     call(x)
@@ -271,7 +273,12 @@ def test_what_is_had_again_is_so_in_every_graph_of_a_gradient():
 def test_layers_that_spare_memory_reload_and_keep_half_precision():
     layer = keras.layers.deserialize(keras.layers.serialize(Conv2D(4, 1, activation="relu", name="reduce")))
     assert (type(layer), layer.filters, layer.activation) == (Conv2D, 4, keras.activations.relu)
-    for own in (Conv2D(4, 1, dtype="mixed_bfloat16"), MaxPooling2D(2, dtype="mixed_bfloat16"), ReLU(dtype="bfloat16")):
+    for own in (
+        Conv2D(4, 1, dtype="mixed_bfloat16"),
+        MaxPooling2D(2, dtype="mixed_bfloat16"),
+        ReLU(dtype="bfloat16"),
+        ZeroPadding2D(1, dtype="bfloat16"),
+    ):
         again = keras.layers.deserialize(keras.layers.serialize(own))
         half = again(ops.ones((1, 2, 2, 3), "bfloat16"), training=True)
         assert (type(again), keras.backend.standardize_dtype(half.dtype)) == (type(own), "bfloat16")
