@@ -81,9 +81,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        def normalized(by_batch, mean=(), variance=()):
+        def normalized(maps, by_batch, mean=(), variance=()):
             return tf.raw_ops.FusedBatchNormV3(
-                x=inputs,
+                x=maps,
                 scale=scale,
                 offset=offset,
                 mean=mean,
@@ -96,13 +96,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
         offset = tf.convert_to_tensor(self.beta) if self.center else ops.zeros_like(self.moving_mean)
         if not (training and self.trainable):
             running = (ops.convert_to_tensor(x) for x in (self.moving_mean, self.moving_variance))
-            return normalized(False, *running)[0]
-        y, mean, variance, *_ = normalized(True)
+            return normalized(inputs, False, *running)[0]
+        y, mean, variance, *_ = normalized(inputs, True)
         count = ops.cast(ops.prod(ops.shape(inputs)[:3]), variance.dtype)
         variance = variance * (count - 1) / count  # the operation's is unbiased, Keras' running one is not
         for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             running.assign(running * self.momentum + batch * (1 - self.momentum))
-        return _with_recipe(y, lambda: normalized(False, mean, variance)[0])
+        return _with_recipe(y, lambda maps: normalized(maps, False, mean, variance)[0], inputs)
 
 
 # What the backward pass reads stays in memory until then. Nearly half of that are outputs of ReLU, of the pools in the
@@ -111,9 +111,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
 # TensorFlow on a CPU only, where it was measured: `python -m benchmarks train`.
 
 
-def _with_recipe(maps, recipe: Callable[[], Any]):
-    """Maps that say how their values can be had again."""
-    maps._recipe = recipe
+def _with_recipe(maps, recipe: Callable[[Any], Any], source):
+    """Maps that say how their values can be had again: what the recipe makes of the source."""
+    maps._recipe = recipe, source
     return maps
 
 
@@ -124,8 +124,9 @@ def _again(maps, upstream):
     if not hasattr(maps, "_recipe"):
         return maps
     if not hasattr(maps, "_again") or maps._again.graph is not upstream.graph:
+        recipe, source = maps._recipe
         with tf.control_dependencies([upstream]):  # else it would run at once
-            maps._again = maps._recipe()
+            maps._again = recipe(_again(source, upstream))
     return maps._again
 
 
@@ -157,7 +158,7 @@ class ReLU(keras.layers.ReLU):
 
             return tf.nn.relu(maps), gradient
 
-        y = _with_recipe(rectified(inputs), lambda: tf.nn.relu(inputs._recipe()))
+        y = _with_recipe(rectified(inputs), tf.nn.relu, inputs)
         return y
 
 
@@ -187,10 +188,7 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
             return kept, gradient
 
         y = pooled(inputs)
-        if again:
-            recipe = getattr(inputs, "_recipe", lambda: inputs)
-            _with_recipe(y, lambda: tf.raw_ops.MaxPool(input=recipe(), **windows))
-        return y
+        return _with_recipe(y, lambda maps: tf.raw_ops.MaxPool(input=maps, **windows), inputs) if again else y
 
 
 @keras.saving.register_keras_serializable(package="inception_v1")
@@ -202,10 +200,7 @@ class ZeroPadding2D(keras.layers.ZeroPadding2D):
 
     def call(self, inputs, training=None):
         y = super().call(inputs)
-        if _spares_memory(training):
-            recipe = getattr(inputs, "_recipe", lambda: inputs)
-            _with_recipe(y, lambda: super(ZeroPadding2D, self).call(recipe()))
-        return y
+        return _with_recipe(y, super().call, inputs) if _spares_memory(training) else y
 
 
 @keras.saving.register_keras_serializable(package="inception_v1")

@@ -226,6 +226,24 @@ def test_what_is_had_again_for_the_backward_pass_gives_the_same_gradients(dtype,
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(np.abs(b).max(), 1))
     assert {"Relu", "MaxPool", "Pad"} <= kept(keras_forward, keras_backward)
     assert kept(forward, backward) == {"MaxPool"}  # the strided one
+    made = [operation for operation in backward if operation.type in KINDS and not reads(operation, backward)]
+    assert {operation.type for operation in made} == KINDS - {"Relu"}  # which reads a normalisation made before
+    assert all(waits(operation) for operation in made)  # else they would run in the forward pass
+    assert len([operation for operation in made if operation.type == "FusedBatchNormV3"]) == 3  # once each
+    read = {operation for other in backward if other.type == "Identity" for operation in other.control_inputs}
+    assert {operation for operation in backward if operation.type == "Conv2DBackpropInput"} <= read
+
+
+KINDS = {"Relu", "MaxPool", "Pad", "FusedBatchNormV3"}
+
+
+def reads(operation, others):
+    return any(tensor.op in others and tensor.op.type in KINDS for tensor in operation.inputs)
+
+
+def waits(operation):
+    """Whether an operation, or a constant made for it, waits for another."""
+    return bool(operation.control_inputs) or any(tensor.op.control_inputs for tensor in operation.inputs)
 
 
 def kept(forward, backward):
@@ -237,7 +255,7 @@ def kept(forward, backward):
                 tensor = tensor.op.inputs[tensor.value_index]
             if tensor.op in forward and tensor.value_index == 0:  # the others of a normalisation are its statistics
                 kinds.add(tensor.op.type)
-    return kinds & {"Relu", "MaxPool", "Pad", "FusedBatchNormV3"}
+    return kinds & KINDS
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends run Keras' own code")
