@@ -15,6 +15,7 @@ About 11 minutes on 2 cores.
 """
 
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -80,7 +81,10 @@ RUNS += [Run("data-parallel", replicas, steps=8, epochs=4) for replicas in (1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Shown]:
-    results.parser(NAME, __doc__).parse_args(arguments)
+    parser = results.parser(NAME, __doc__)
+    parser.parse_args(arguments)
+    if importlib.util.find_spec("jax") is None:
+        parser.error("`data-parallel` needs jax, which is not installed; expected `pip install -e '.[jax]'` before")
     result = measured()
     results.save(NAME, result)
     return tables(result)

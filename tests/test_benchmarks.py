@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from benchmarks import gpu, growth, input_pipeline, quick, readme, results, rounds, startup
+from benchmarks import gpu, growth, input_pipeline, quick, readme, results, rounds, scaling, startup
 from benchmarks.results import Shown
 from benchmarks.steps import Step
 
@@ -176,3 +176,11 @@ def test_real_input_comes_in_batches_of_the_step(monkeypatch, tmp_path):
         assert images.shape == (5, 32, 32, 3)
         assert labels.shape == (5,)
         assert images.std() > 0
+
+
+def test_scaling_says_at_once_that_it_needs_jax(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.setattr(scaling, "measured", lambda: pytest.fail("it measured first"))
+    with pytest.raises(SystemExit):
+        scaling.main([])
+    assert "needs jax" in capsys.readouterr().err
