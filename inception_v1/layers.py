@@ -177,6 +177,9 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
         windows = {"ksize": (1, *self.pool_size, 1), "strides": (1, *self.strides, 1), "padding": self.padding.upper()}
         again = self.strides == (1, 1)
 
+        def pool(maps):
+            return tf.raw_ops.MaxPool(input=maps, **windows)
+
         @tf.custom_gradient
         def pooled(maps):
             def gradient(upstream):
@@ -184,11 +187,11 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
                 after = _again(y, upstream) if again else kept
                 return tf.raw_ops.MaxPoolGrad(orig_input=before, orig_output=after, grad=upstream, **windows)
 
-            kept = tf.raw_ops.MaxPool(input=maps, **windows)
+            kept = pool(maps)
             return kept, gradient
 
         y = pooled(inputs)
-        return _with_recipe(y, lambda maps: tf.raw_ops.MaxPool(input=maps, **windows), inputs) if again else y
+        return _with_recipe(y, pool, inputs) if again else y
 
 
 @keras.saving.register_keras_serializable(package="inception_v1")
@@ -235,11 +238,13 @@ class Conv2D(keras.layers.Conv2D):
                 of_maps = tf.raw_ops.Conv2DBackpropInput(
                     input_sizes=shape, filter=kernel, out_backprop=errors, **places
                 )
-                with tf.control_dependencies([of_maps]):  # an update of the kernel while it is read would copy it
-                    return of_maps, tf.identity(of_kernel)
+                if self.strides == (1, 1):  # a strided one reads the picture, whose gradient nobody wants
+                    with tf.control_dependencies([of_maps]):  # an update of the kernel while it is read would copy it
+                        of_kernel = tf.identity(of_kernel)
+                return of_maps, of_kernel
 
             shape = tf.shape(maps)
-            return tf.nn.conv2d(maps, kernel, self.strides, self.padding.upper()), gradient
+            return tf.raw_ops.Conv2D(input=maps, filter=kernel, **places), gradient
 
         y = convolved(inputs, tf.convert_to_tensor(self.kernel))
         return self.activation(y + self.bias if self.use_bias else y)
