@@ -8,7 +8,7 @@ EXPORT ?= saved_models/demo
 define SAVE_A_TEST_DIGIT
 import sys, tensorflow_datasets as tfds
 from PIL import Image
-from training.sources import Digits
+from training.data.sources import Digits
 digit = next(iter(tfds.as_numpy(Digits().as_dataset(split="test"))))
 Image.fromarray(digit["image"][..., 0]).save(sys.argv[1])
 print("a test image of a", digit["label"])

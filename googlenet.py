@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from training.launch import CLUSTER_ERROR, ClusterError, Preempted
+from training.distribution.launch import CLUSTER_ERROR, ClusterError, Preempted
 from training.recipe import Recipe, preset
 
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
@@ -347,7 +347,7 @@ def _train(command: Train, argv: list[str]) -> None:
     if command.strategy == "data-parallel":
         os.environ.setdefault("KERAS_BACKEND", "jax")
     from inception_v1.spec import read_spec
-    from training import report
+    from training.report import figures as report
     from training.train import train
 
     console = Console()
@@ -372,7 +372,8 @@ def _train(command: Train, argv: list[str]) -> None:
 def _tune(command: Tune, argv: list[str]) -> None:
     from rich.console import Console
 
-    from tuning import Budget, report, search
+    from tuning import Budget, search
+    from tuning.report import write as report
 
     console = Console()
     folder = _folder(command)
@@ -398,7 +399,7 @@ def _tune(command: Tune, argv: list[str]) -> None:
 
 
 def _launch(command: Launch, argv: list[str]) -> int:
-    from training.launch import launch
+    from training.distribution.launch import launch
 
     inner = _launched(argv)
     parsed = _parse(inner)  # what is wrong with it is said once, before anything starts
@@ -425,8 +426,8 @@ def _launch(command: Launch, argv: list[str]) -> int:
 def _evaluate(command: Evaluate, argv: list[str]) -> None:
     from rich.console import Console
 
-    from training import report
-    from training.evaluate import evaluations
+    from training.evaluation.evaluate import evaluations
+    from training.report import figures as report
 
     if command.predictions:
         report.check_file(command.predictions, (".csv", ".json"))
@@ -449,8 +450,8 @@ def _evaluate(command: Evaluate, argv: list[str]) -> None:
 def _compare(command: Compare, argv: list[str]) -> None:
     from rich.console import Console
 
-    from training import report
-    from training.evaluate import compare
+    from training.evaluation.evaluate import compare
+    from training.report import figures as report
 
     report.check_file(command.out, (".png",))
     result = compare(command.first, command.second, command.split, report.track)
@@ -467,11 +468,11 @@ def _compare(command: Compare, argv: list[str]) -> None:
 
 def _predict(command: Predict, argv: list[str]) -> None:
     if command.server:
-        from training.serving import ask
+        from training.serving_client import ask
 
         result = ask(command.server, (str(command.model), *command.images), command.top, command.name)
     else:
-        from training.evaluate import classify
+        from training.evaluation.evaluate import classify
 
         result = classify(command.model, command.images, command.top)
     if command.json:
@@ -479,7 +480,7 @@ def _predict(command: Predict, argv: list[str]) -> None:
     else:
         from rich.console import Console
 
-        from training.report import class_table
+        from training.report.figures import class_table
 
         for picture, best in result.items():
             Console().print(class_table(picture, best))
@@ -488,8 +489,8 @@ def _predict(command: Predict, argv: list[str]) -> None:
 def _export(command: Export, argv: list[str]) -> None:
     from rich.console import Console
 
-    from training.card import table
-    from training.exports import export
+    from training.export.export import export
+    from training.export.model_card import table
 
     given = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
     source, classes = given.pop("model"), given.pop("classes")
@@ -502,8 +503,8 @@ def _export(command: Export, argv: list[str]) -> None:
 
 def _import_weights(command: ImportWeights, argv: list[str]) -> None:
     from inception_v1 import import_weights
-    from inception_v1.writing import written_whole
-    from training.report import check_file
+    from inception_v1.atomic_files import written_whole
+    from training.report.figures import check_file
 
     check_file(command.out, (".keras",))
     names = command.classes.read_text("utf-8").splitlines() if command.classes else None
@@ -515,7 +516,8 @@ def _import_weights(command: ImportWeights, argv: list[str]) -> None:
 
 
 def _augment(command: Augment, argv: list[str]) -> None:
-    from training import recipe, report
+    from training import recipe
+    from training.report import figures as report
 
     settings = preset(command.recipe) if command.recipe else recipe.for_source(command.source)
     settings = dataclasses.replace(settings, source=command.source, seed=command.seed)
@@ -526,7 +528,7 @@ def _augment(command: Augment, argv: list[str]) -> None:
 def _data_service(command: DataService, argv: list[str]) -> None:
     import threading
 
-    from training.data_service import serving
+    from training.data.service import serving
 
     with serving(command.host, command.port, command.dispatcher) as address:
         print(f"googlenet train --data-service {address}", flush=True)

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name="googlenet-keras",
@@ -9,7 +9,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=["inception_v1", "inception_v1.weights", "training", "tuning"],
+    packages=find_packages(include=["inception_v1*", "training*", "tuning*"]),
     py_modules=["googlenet"],
     package_data={"inception_v1": ["imagenet_classes.txt", "inception5h_classes.txt"]},
     install_requires=[

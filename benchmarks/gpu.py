@@ -3,7 +3,7 @@
 bfloat16, all heads, the same widths, SGD with momentum. This package's `torchvision` variant runs the step that `fit`
 runs on Keras' JAX backend in mixed precision; torchvision's network runs with AMP in channels-last, eager and by
 `torch.compile`. First on one batch that stays on the device, in turns. Then fed with JPEGs of 500x375 pixels through
-the paper's augmentation, by `training.pipeline` and by a DataLoader of torchvision's v2 transforms with a worker a
+the paper's augmentation, by `training.data.pipeline` and by a DataLoader of torchvision's v2 transforms with a worker a
 core: one after the other, since what both read ahead would disturb the other. Shown are images per second, the share of
 the speed of a large matrix product on the same device, and the device's memory. Needs JAX and PyTorch for CUDA, the
 rows of real input also TensorFlow; `--device cpu` is for trying the script at a small size, and stores nothing.
@@ -122,8 +122,8 @@ def pipeline(step: Step, folder: Path) -> Iterator[tuple[Any, Any]]:
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # the card is for JAX
-    from training import sources
-    from training.pipeline import batches
+    from training.data import sources
+    from training.data.pipeline import batches
     from training.recipe import Recipe
 
     write_pictures(folder, step.batch)

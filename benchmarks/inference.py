@@ -91,7 +91,7 @@ def measured(variants: Sequence[str], batches: Sequence[int], rounds: int) -> di
 def forms(variant: str, folder: Path) -> dict[str, Form]:
     """Every form of a network that this machine can run; the first is the one that others are compared with."""
     from inception_v1 import build_googlenet
-    from training.inference import Inference
+    from training.export.export_model import Inference
 
     folder.mkdir()
     model = build_googlenet(variant, aux=False, classes=CLASSES)
@@ -101,7 +101,7 @@ def forms(variant: str, folder: Path) -> dict[str, Form]:
     known |= openvino_forms(network, folder)
     if variant == "paper":
         for name, layer in (("matrix product", matrix_product()), ("native LRN", native())):
-            with mock.patch("inception_v1.folding.ConvolvedNormalization", layer):
+            with mock.patch("inception_v1.fold_batchnorm.ConvolvedNormalization", layer):
                 other = Inference(model, network.labels)
             known |= onnx_forms(f"ONNX, {name}", other, folder, orders=("NCHW",))
     return known
@@ -122,7 +122,7 @@ def torchvision_forms(model, folder) -> dict[str, Form]:
 def onnx_forms(name, network, folder, orders=("NCHW", "NHWC")) -> dict[str, Form]:
     import onnx
 
-    from training import onnx_file
+    from training.export import onnx_file
 
     made = {}
     for order in orders:
@@ -144,7 +144,7 @@ def onnx_form(file, prepare) -> Form:
 def tensorflow_forms(network, folder) -> dict[str, Form]:
     import tensorflow as tf
 
-    from training import saved_model
+    from training.export import savedmodel as saved_model
 
     exported = folder / "saved_model"
     exported.mkdir()
@@ -168,7 +168,7 @@ def tensorflow_forms(network, folder) -> dict[str, Form]:
 def litert_forms(network, folder) -> dict[str, Form]:
     from ai_edge_litert.interpreter import Interpreter
 
-    from training import litert
+    from training.export import litert
 
     made, normalised = {}, prepared(network, "NHWC")
     for precision in litert.PRECISIONS:

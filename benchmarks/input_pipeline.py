@@ -82,7 +82,7 @@ def ours():
     import tensorflow as tf
 
     from inception_v1.preprocessing import normalize
-    from training import augment
+    from training.data import augment
 
     def one(data, number):
         return normalize(augment.paper(data, tf.stack([0, tf.cast(number, tf.int32)]), SIZE, channels=3), "torch")

@@ -11,7 +11,7 @@ PLACE = re.compile(r"(<!-- benchmark (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> int:
-    from training.run import write_text
+    from training.run_folder import write_text
 
     text = README.read_text("utf-8")
     write_text(README, PLACE.sub(lambda place: place[1] + tables(place[2]) + place[3], text))

@@ -87,7 +87,7 @@ def machine(known: dict[str, Any], *packages: str) -> str:
 
 def save(name: str, result: dict[str, Any]) -> None:
     """Writes results under their name."""
-    from training.run import write_json
+    from training.run_folder import write_json
 
     FOLDER.mkdir(exist_ok=True)
     write_json(FOLDER / f"{name}.json", result)

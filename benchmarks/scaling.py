@@ -1,6 +1,7 @@
 """What a second replica brings on this machine, and from that, what 1,024 would bring: python -m benchmarks scaling
 
-Measured: a network of 64 px and half width trains by each engine of `training.strategy` with one and with two replicas
+Measured: a network of 64 px and half width trains by each engine of `training.distribution.strategy` with one and with
+two replicas
 or workers, each on a core of its own (parameter servers and the chief share those cores), on one batch that stays in
 memory. With as many cores as replicas that is what the engines cost, not what they gain. The table gives images per
 second (median and range over epochs of a fixed number of steps, after a first one), the efficiency of two against
@@ -54,7 +55,7 @@ class Run:
     """One measurement."""
 
     strategy: str
-    """One of `training.strategy.NAMES`."""
+    """One of `training.distribution.strategy.NAMES`."""
     replicas: int = 1
     """Devices or workers."""
     variant: str = "batchnorm"
@@ -107,7 +108,7 @@ def measured() -> dict[str, Any]:
 
 def start(run: Run) -> dict[str, Any]:
     """Runs a measurement in processes of its own and returns what its chief wrote."""
-    from training.launch import launch
+    from training.distribution.launch import launch
 
     with tempfile.TemporaryDirectory() as folder:
         out, lines = Path(folder) / "result.json", []
@@ -139,8 +140,8 @@ def work(run: Run, out: Path) -> None:
         devices = [tf.config.LogicalDeviceConfiguration()] * run.replicas
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
 
-    from training import strategy
-    from training.run import write_json
+    from training.distribution import strategy
+    from training.run_folder import write_json
 
     engine = strategy.make(run.strategy, timeout=60)
     if engine.serves:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results
-from training.launch import launch
+from training.distribution.launch import launch
 from training.recipe import PRESETS
 
 NAME = "staleness"

@@ -21,7 +21,7 @@ HELP, KERAS, PACKAGE, STEP = "googlenet --help", "import keras", "import incepti
 FIRST_STEP = """
 import os, sys
 import googlenet
-from training import report
+from training.report import figures as report
 
 class Ends(report.ShowProgress):
     def on_train_batch_end(self, batch, logs=None):

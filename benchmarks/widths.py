@@ -19,11 +19,12 @@ from rich.table import Table
 
 from benchmarks import results
 from inception_v1 import cost
-from training import run as runs
+from training import run_folder as runs
 from training.recipe import PRESETS
-from training.run import RunFolder
+from training.run_folder import RunFolder
 from training.train import train
-from tuning import Budget, report, search
+from tuning import Budget, search
+from tuning.report import write as report
 
 RECIPE = dataclasses.replace(
     PRESETS["fashion"],  # half width, small stem

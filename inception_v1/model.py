@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from inception_v1 import multiworker
+from inception_v1 import keras_patches as multiworker
 from inception_v1.layers import (
     AdaptiveAveragePooling2D,
     BatchNormalization,

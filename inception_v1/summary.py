@@ -4,9 +4,9 @@ import os
 import typing
 from pathlib import Path
 
+from inception_v1.atomic_files import written_whole
 from inception_v1.cost import Cost, CostRow, cost
 from inception_v1.spec import AUX_TAPS, Conv, Inception, MaxPool, Spec, Widths
-from inception_v1.writing import written_whole
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes

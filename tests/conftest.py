@@ -35,9 +35,8 @@ def recipe(data_dir):
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory, data_dir):
     """A run on digits, the folder of its first export in every form, and what its card says."""
-    from training.exports import export
-
-    from .test_evaluate import save_run
+    from tests.training.evaluation.test_evaluate import save_run
+    from training.export.export import export
 
     root = tmp_path_factory.mktemp("exported")
     run = save_run(root / "run", data_dir, test_split="test[:40]")

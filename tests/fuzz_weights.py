@@ -23,7 +23,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from inception_v1 import build_googlenet
-from inception_v1.weights import files
+from inception_v1.weights import formats as files
 from inception_v1.weights.caffe_file import write_caffe
 from inception_v1.weights.torch_file import MAGIC
 from tests.oracles.caffe import write_old

@@ -14,10 +14,9 @@ import pytest
 
 import googlenet
 from inception_v1 import Spec, cost
+from tests.helpers import ROOT
+from tests.training.evaluation.test_evaluate import save_run
 
-from .test_evaluate import save_run
-
-ROOT = Path(__file__).parent.parent
 TINY = ["--width-multiplier", "0.1", "--epochs", "1", "--warmup-epochs", "0", "--train-split", "train[:128]"]
 
 

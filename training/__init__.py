@@ -4,7 +4,7 @@ from typing import Any
 
 _PUBLIC = {
     "fine_tune": "training.transfer",
-    "export": "training.exports",
+    "export": "training.export.export",
 }  # imported on demand: `training.recipe` must not wait for Keras
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from inception_v1 import GoogLeNet
-from inception_v1.writing import written_whole
-from training import evaluate
-from training import run as runs
+from inception_v1.atomic_files import written_whole
+from training import run_folder as runs
+from training.evaluation import evaluate
 from training.optimizer import SGD
 
 log = logging.getLogger(__name__)

@@ -15,17 +15,20 @@ import tensorflow_datasets as tfds
 
 from inception_v1 import GoogLeNet, Spec
 from inception_v1.model import Crossentropy
-from training import callbacks, evaluate, pipeline, report, sources, transfer
+from training import callbacks, transfer
 from training import recipe as recipes
-from training import run as runs
-from training import strategy as strategies
-from training.data_service import check_answers
-from training.launch import Preempted
-from training.pipeline import Share
+from training import run_folder as runs
+from training.data import pipeline, sources
+from training.data.pipeline import Share
+from training.data.service import check_answers
+from training.data.sources import Splits
+from training.distribution import strategy as strategies
+from training.distribution.launch import Preempted
+from training.distribution.strategy import Engine
+from training.evaluation import evaluate
 from training.recipe import Recipe
-from training.run import RunFolder
-from training.sources import Splits
-from training.strategy import Engine
+from training.report import figures as report
+from training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ _PUBLIC = {  # imported on demand: the spaces must not wait for Keras
     "Budget": "tuning.space",
     "GoogLeNetHyperModel": "tuning.hypermodel",
     "Space": "tuning.space",
-    "search": "tuning.tuner",
+    "search": "tuning.search",
 }
 
 

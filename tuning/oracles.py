@@ -16,7 +16,7 @@ from keras_tuner.engine import trial as kt_trials
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 
-from inception_v1.writing import written_whole
+from inception_v1.atomic_files import written_whole
 from tuning.reading import last_line
 from tuning.results import COMPLETED, FAILED, RUNNING
 from tuning.space import Space

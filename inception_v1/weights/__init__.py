@@ -9,9 +9,11 @@ import keras
 import numpy as np
 
 from inception_v1.spec import LRN, VARIANTS, Spec, check_choice
-from inception_v1.weights import files, maps, published
+from inception_v1.weights import formats as files
+from inception_v1.weights import name_mapping as maps
+from inception_v1.weights import pretrained as published
 from inception_v1.weights.export import export_weights
-from inception_v1.weights.files import Weights
+from inception_v1.weights.formats import Weights
 
 __all__ = ["Weights", "export_weights", "import_weights", "load", "load_weights", "read"]
 

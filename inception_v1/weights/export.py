@@ -6,10 +6,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from inception_v1.atomic_files import written_whole
 from inception_v1.spec import check_choice
-from inception_v1.weights import maps
+from inception_v1.weights import name_mapping as maps
 from inception_v1.weights.caffe_file import write_caffe
-from inception_v1.writing import written_whole
 
 FAMILIES = {"torchvision": ("torchvision", ".safetensors"), "caffe": ("paper", ".caffemodel")}  # variant, suffix
 

@@ -1,0 +1,148 @@
+"""A user's own script on two machines: both are processes on this one, each in a group of its own."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from inception_v1 import keras_patches as multiworker
+
+SCRIPT = textwrap.dedent("""
+    import sys
+
+    import keras, numpy as np, tensorflow as tf
+    from sklearn.datasets import load_digits
+
+    from inception_v1 import build_googlenet
+
+    several, out = sys.argv[1] == "several", sys.argv[2]
+    strategy = tf.distribute.MultiWorkerMirroredStrategy() if several else tf.distribute.get_strategy()
+    images, labels = load_digits(return_X_y=True)
+    images = np.kron(images.reshape(-1, 8, 8, 1), np.ones((1, 4, 4, 1))).astype("float32") / 8 - 1
+
+    def batches(first, last):
+        ds = tf.data.Dataset.from_tensor_slices((images[first:last], labels[first:last])).batch(32)
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+        return ds.with_options(options)
+
+    def trained(variant, rate, count):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            model = build_googlenet(
+                variant, input_shape=(32, 32, 1), classes=10, width_multiplier=0.1, dropout=(0.0, 0.0)
+            )
+            for layer in model.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.synchronized = True
+                    layer.epsilon = 1.0  # 0.001 multiplies rounding a thousandfold in a network as narrow as this
+            model.compile(keras.optimizers.SGD(rate, momentum=0.9, use_ema=True, ema_momentum=0.9))
+        before = {f"{variant} before {w.path}": keras.ops.convert_to_numpy(w).copy() for w in model.weights}
+        stop = keras.callbacks.EarlyStopping("val_main_accuracy", mode="max", patience=5)
+        history = model.fit(batches(0, count), validation_data=batches(128, 195), epochs=2, callbacks=[stop], verbose=0)
+        return model, before, history.history
+
+    kept = {}
+    for variant, rate, count in (("plain", 0.01, 128), ("batchnorm", 1.0, 32)):
+        model, before, history = trained(variant, rate, count)
+        kept |= before
+        kept |= {f"{variant} history {name}": np.array(values) for name, values in history.items()}
+        kept |= {f"{variant} weights {w.path}": keras.ops.convert_to_numpy(w) for w in model.weights}
+        if variant == "plain":
+            kept |= {f"answer {h}": p for h, p in model.predict(batches(128, 195), verbose=0).items()}
+        scores = model.evaluate(batches(128, 195), verbose=0, return_dict=True)
+        kept |= {f"{variant} score {name}": np.array(value) for name, value in scores.items()}
+    np.savez(out, **kept)
+""")
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("localhost", 0))) for _ in range(count)]
+        return [server.getsockname()[1] for server in servers]
+
+
+@contextlib.contextmanager
+def processes(commands):
+    """Starts (command, environment) pairs, each in a group of its own, and leaves none behind."""
+    started = [
+        subprocess.Popen(
+            command,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for command, environment in commands
+    ]
+    try:
+        yield started
+    finally:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What one process and each of two workers kept."""
+    folder = tmp_path_factory.mktemp("workers")
+    cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
+    names = ["one", "worker0", "worker1"]
+    commands = [([sys.executable, "-c", SCRIPT, "one", str(folder / "one.npz")], {})]
+    for index in range(2):
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        command = [sys.executable, "-c", SCRIPT, "several", str(folder / f"worker{index}.npz")]
+        commands.append((command, {"TF_CONFIG": json.dumps(task)}))
+    with processes(commands) as started:
+        for process in started:
+            output = process.communicate(timeout=240)[0]
+            assert process.returncode == 0, output[-2000:]
+    return {name: dict(np.load(folder / f"{name}.npz")) for name in names}
+
+
+def test_workers_end_bit_equal(results):
+    for name, value in results["worker0"].items():
+        np.testing.assert_array_equal(results["worker1"][name], value, err_msg=name)
+
+
+@pytest.mark.parametrize(("variant", "tolerance"), [("plain", 1e-6), ("batchnorm", 1e-5)])
+def test_workers_end_as_one_process_does(results, variant, tolerance):
+    one, two = results["one"], results["worker0"]
+    weights = [name for name in one if name.startswith(f"{variant} weights")]
+    assert len(weights) > 100
+    for name in weights:
+        np.testing.assert_allclose(two[name], one[name], atol=tolerance, err_msg=name)
+    kernels = [name for name in weights if name.endswith("kernel")]
+    moved = [abs(one[name] - one[name.replace("weights", "before")]).max() for name in kernels]
+    assert max(moved) > 100 * tolerance
+
+
+def test_predictions_come_in_order(results):
+    one, two = (results[name]["answer main"] for name in ("one", "worker0"))
+    assert one.shape == (67, 10)
+    assert one.std(axis=0).max() > 1e-4  # the images differ, so that their order shows
+    np.testing.assert_allclose(two, one, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["plain", "batchnorm"])
+def test_every_image_counts_once(results, variant):
+    """67 images make two whole batches and one of three, of which one worker gets two and the other one."""
+    one, two = results["one"], results["worker0"]
+    for name in ("score loss", "score main_accuracy", "score aux1_top5_accuracy", "history val_loss", "history loss"):
+        np.testing.assert_allclose(two[f"{variant} {name}"], one[f"{variant} {name}"], rtol=1e-5, err_msg=name)
+
+
+def test_an_untested_keras_is_refused(monkeypatch):
+    monkeypatch.setattr(multiworker.keras, "__version__", "3.99.0")
+    with pytest.raises(RuntimeError, match=r"Keras 3\.15 .*keras-team/keras#20585.*Received: Keras 3\.99\.0"):
+        multiworker.mend_keras()

@@ -1,0 +1,145 @@
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from training.data import decoding
+
+
+def encoded(picture, kind, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_format_decodes_to_its_centre_square(kind, channels):
+    colours = np.zeros((30, 50, 3), "uint8")
+    colours[:, 10:40] = (200, 40, 90)  # the centre square; red elsewhere would show
+    colours[:, :10], colours[:, 40:] = (255, 0, 0), (255, 0, 0)
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    image = decoding.decode(encoded(Image.fromarray(colours), kind, **options), 24, channels).numpy()
+    assert (image.shape, image.dtype) == ((24, 24, channels), np.uint8)
+    expected = (200, 40, 90) if channels == 3 else (0.2989 * 200 + 0.587 * 40 + 0.114 * 90,)
+    np.testing.assert_allclose(image[4:-4, 4:-4].mean(axis=(0, 1)), expected, atol=3)
+
+
+def test_grey_survives_unchanged_at_its_own_size():
+    grey = np.random.default_rng(0).integers(0, 256, (28, 28), "uint8")
+    image = decoding.decode(encoded(Image.fromarray(grey), "PNG"), 28, 1).numpy()
+    np.testing.assert_array_equal(image[..., 0], grey)
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), "uint8"))
+TURNED = NOISE.transpose(Image.Transpose.ROTATE_180)
+READABLE = {
+    "png": encoded(NOISE, "PNG"),
+    "jpeg": encoded(NOISE, "JPEG"),
+    "bmp": encoded(NOISE, "BMP"),
+    "webp": encoded(NOISE, "WEBP"),
+    "lossless webp": encoded(NOISE, "WEBP", lossless=True),
+    "transparent webp": encoded(NOISE.convert("RGBA"), "WEBP"),
+    "animated webp": encoded(NOISE, "WEBP", save_all=True, append_images=[TURNED] * 3),
+    "transparent animated webp": encoded(
+        NOISE.convert("RGBA"), "WEBP", save_all=True, append_images=[Image.new("RGBA", NOISE.size, (9, 9, 9, 9))] * 3
+    ),
+    "gif": encoded(NOISE, "GIF"),
+    "animated gif": encoded(NOISE, "GIF", save_all=True, append_images=[TURNED] * 3, comment=b"c" * 766),
+    "palette": encoded(NOISE.convert("P"), "PNG"),
+    "CMYK": encoded(NOISE.convert("CMYK"), "JPEG"),
+    "16 bits": encoded(Image.fromarray(np.full((37, 53), 40 * 256 + 7, "uint16")), "PNG"),
+}
+
+
+@pytest.mark.parametrize("kind", READABLE)
+def test_every_kind_of_picture_gives_the_pixels_that_pillow_sees(kind):
+    data = READABLE[kind]
+    assert decoding.picture_shape(tf.constant(data)).numpy().tolist() == [37, 53]
+    pixels = decoding.decode_pixels(tf.constant(data)).numpy()
+    piped = next(iter(tf.data.Dataset.from_tensors(data).map(decoding.decode_pixels))).numpy()
+    np.testing.assert_array_equal(pixels, piped)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) if kind != "16 bits" else 40
+    np.testing.assert_allclose(pixels.astype(int), np.broadcast_to(expected, (37, 53, 3)), atol=4)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GIF8",
+        b"BM",
+        b"\x89PNG",
+        b"RIFF\x10\0\0\0WEBPVP8X",
+        b"\xff\xd8\xff",
+        b"not a picture, but longer than any header",
+        *(whole[: len(whole) // 2] for kind, whole in READABLE.items() if "animated webp" not in kind),
+        encoded(Image.new("1", (20_000, 20_000)), "PNG"),
+        encoded(Image.new("1", (20_000, 20_000)), "GIF"),
+    ],
+    ids=lambda data: f"{data[:12]}-{len(data)}",
+)
+def test_unreadable_and_huge_pictures_raise(data):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decoding.decode_pixels(tf.constant(data))
+
+
+def test_a_small_screen_does_not_hide_a_large_frame():
+    data = bytearray(encoded(Image.new("1", (20_000, 20_000)), "GIF"))
+    data[6:10] = (8).to_bytes(2, "little") * 2
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decoding.decode_pixels(tf.constant(bytes(data)))
+
+
+def test_extreme_shapes_decode():
+    for size in ((1000, 1), (1, 1000), (1, 1)):
+        assert decoding.decode(tf.constant(encoded(Image.new("RGB", size, (9, 99, 200)), "PNG")), 32, 3).shape == (
+            32,
+            32,
+            3,
+        )
+
+
+def test_bytes_drawn_at_random_do_no_harm():
+    """Whatever comes in, pixels or an error come out. In a process of its own, since a crash would end it."""
+    code = """
+import numpy as np, tensorflow as tf
+from tests.test_decoding import READABLE
+from training.data import decoding
+random, outcomes = np.random.default_rng(0), {"pixels": 0, "error": 0}
+decode = tf.function(decoding.decode_pixels, input_signature=[tf.TensorSpec((), tf.string)])
+for data in READABLE.values():
+    for _ in range(40):
+        changed = bytearray(data)
+        for place in random.integers(0, min(len(data), random.choice([64, len(data)])), random.integers(1, 6)):
+            changed[place] = random.integers(256)
+        try:
+            outcomes["pixels" if decode(bytes(changed)).shape[-1] == 3 else "wrong"] += 1
+        except tf.errors.OpError:
+            outcomes["error"] += 1
+print(outcomes)
+assert min(outcomes.values()) > 20, outcomes
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_memory_follows_the_first_frame_and_not_the_animation(tmp_path):
+    """60 frames of 3,000 x 3,000 pixels take 540 MB unpacked, in a file of half a megabyte."""
+    frames = [Image.new("P", (3000, 3000), shade) for shade in range(60)]
+    path = tmp_path / "bomb.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    code = f"""
+import resource, tensorflow as tf
+from training.data import decoding
+small = tf.constant({READABLE["gif"]!r})
+decoding.decode_pixels(small)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert decoding.decode_pixels(tf.io.read_file({str(path)!r})).shape == (3000, 3000, 3)
+megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+assert megabytes < 150, megabytes
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,187 @@
+"""Asynchronous SGD: its step against Keras' own, and real clusters of processes that die."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from inception_v1 import Spec
+from tests.helpers import ROOT
+from tests.inception_v1.test_keras_patches import free_ports
+from training.distribution import parameter_server as async_sgd
+from training.recipe import PRESETS, Recipe
+from training.train import compiled
+
+RECIPES = {
+    "nesterov, decoupled decay": Recipe(weight_decay=5e-2, schedule="staircase", aux=False),
+    "Caffe": dataclasses.replace(PRESETS["paper"], source="digits", l2=2e-2, average=0.9, label_smoothing=0.1),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_step_without_others_is_that_of_keras(recipe):
+    """Weights, running statistics, velocities, averages and the counter after four steps, warm-up included."""
+    spec = Spec(
+        "batchnorm", input_shape=(32, 32, 1), classes=10, aux=recipe.aux, width_multiplier=0.1, dropout=(0.0, 0.0)
+    )
+    recipe = dataclasses.replace(recipe, epochs=4, warmup_epochs=1)
+    weights = {head: 1.0 if head == "main" else 0.3 for head in spec.heads}
+    model = compiled(recipe, spec, 2, weights)
+    images = np.random.default_rng(0).normal(size=(4, 8, 32, 32, 1)).astype("float32")
+    labels = np.random.default_rng(1).integers(10, size=(4, 8))
+    ds = tf.data.Dataset.from_tensor_slices((images, labels))
+    twin = async_sgd._Twin(model, tf.distribute.get_strategy(), iter(ds))
+    copy = compiled(recipe, spec, 2, weights)
+    logs = []
+    for step in range(4):
+        twin.step(twin.batches)
+        model.reset_metrics()
+        logs.append(model.train_on_batch(images[step], labels[step], return_dict=True))
+    means = {name: np.mean([float(log[name]) for log in logs]) for name in logs[0]}
+    means.setdefault("main_loss", means["loss"])  # Keras leaves it out of a network with one head
+    assert twin.logs() == pytest.approx(means, abs=1e-5)
+    assert twin.done() == 4
+    twin.copy_to(copy)
+    assert twin.staleness() == {"updates": 4, "staleness": {"mean": 0.0, "max": 0}}
+    for own, other in zip(_state(copy), _state(model), strict=True):
+        np.testing.assert_allclose(own, other, atol=2e-6, err_msg=own.path)
+
+
+def _state(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
+def test_staleness_counts_what_others_did_in_between():
+    """Ten updates come between a look at the counter and the look after it."""
+    spec = Spec("plain", input_shape=(32, 32, 1), classes=10, width_multiplier=0.1)
+    model = compiled(Recipe(), spec, 2, {"main": 1.0, "aux1": 0.3, "aux2": 0.3})
+    image = tf.zeros((2, 32, 32, 1))
+
+    def slow():
+        yield image, tf.constant([1, 2])
+
+    ds = tf.data.Dataset.from_generator(
+        slow, output_signature=(tf.TensorSpec((2, 32, 32, 1)), tf.TensorSpec(2, tf.int32))
+    )
+    twin = async_sgd._Twin(model, tf.distribute.get_strategy(), iter(ds))
+    apply = twin._update
+
+    def late(*arguments):
+        with tf.control_dependencies([arguments[0]]):  # once there is a gradient
+            return tf.group(twin._optimizer.iterations.value.assign_add(1, read_value=False), apply(*arguments))
+
+    twin._update = late
+    twin.step(twin.batches)
+    others = len(model.trainable_variables)
+    assert twin.staleness() == {"updates": others + 1, "staleness": {"mean": others, "max": others}}
+
+
+@pytest.mark.parametrize(
+    "change", [{"deterministic": True}, {"aux_schedule": "linear"}, {"precision": "mixed_float16"}]
+)
+def test_what_cannot_be_asynchronous_is_refused(change):
+    with pytest.raises(ValueError, match=f"Expected another {next(iter(change))} with parameter servers"):
+        async_sgd.ParameterServer.check(None, dataclasses.replace(Recipe(), **change))
+
+
+def _use_one_core():
+    """As on a machine with a single one, where waiting for a batch once held up all other work."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+class Cluster:
+    """A chief, a worker and a parameter server as processes of their own, each in its own group."""
+
+    def __init__(self, command, log):
+        ports = free_ports(3)
+        jobs = dict(zip(("chief", "worker", "ps"), ([f"127.0.0.1:{port}"] for port in ports), strict=True))
+        self._command, self._cluster, self._log = command, jobs, log
+        self.tasks = {}
+        for job in jobs:
+            self.start(job)
+
+    def start(self, job):
+        task = json.dumps({"cluster": self._cluster, "task": {"type": job, "index": 0}})
+        with self._log.open("a") as log:
+            self.tasks[job] = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=os.environ | {"TF_CONFIG": task, "PYTHONUNBUFFERED": "1"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_use_one_core if job == "worker" else None,
+            )
+
+    def kill(self, job):
+        os.killpg(self.tasks[job].pid, signal.SIGKILL)
+        self.tasks[job].wait()
+
+    def wait(self, job, seconds=60):
+        return self.tasks[job].wait(timeout=seconds)
+
+    def until(self, text, seconds=90):
+        end = time.monotonic() + seconds
+        while text not in self._log.read_text():
+            assert time.monotonic() < end, self._log.read_text()[-3000:]
+            assert self.tasks["chief"].poll() is None, self._log.read_text()[-3000:]
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def cluster(command, log):
+    log.write_text("")
+    processes = Cluster(command, log)
+    try:
+        yield processes
+    finally:
+        for process in processes.tasks.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def test_a_run_outlives_each_of_its_processes(data_dir, tmp_path):
+    """The chief dies, then the parameter server, then a worker; at the end no step is lost."""
+    flags = ["--epochs", "4", "--no-aux", "--width-multiplier", "0.1", "--train-split", "train[:640]"]
+    command = [sys.executable, "googlenet.py", "train", "--out", str(tmp_path / "run"), "--data-dir", data_dir]
+    command += [*flags, "--batch-size", "32", "--test-split", "test[:67]", "--cluster-timeout", "60"]
+    log = tmp_path / "log"
+
+    with cluster(command, log) as processes:
+        processes.until("epoch   1/4")
+        processes.kill("chief")
+        assert processes.wait("worker") == 0
+        assert processes.wait("ps") == 0
+    with cluster(command, log) as processes:
+        processes.until("epoch   2/4")
+        assert "epoch   1/4" not in log.read_text()
+        processes.kill("ps")
+        assert processes.wait("chief") == 3, log.read_text()[-3000:]
+        assert "googlenet: error: lost ps 0 at 127.0.0.1:" in log.read_text()
+        assert "same command on all machines to go on" in log.read_text()
+        assert processes.wait("worker") == 0
+    with cluster(command, log) as processes:
+        processes.until("epoch   3/4")
+        assert "epoch   2/4" not in log.read_text()
+        processes.kill("worker")
+        processes.start("worker")
+        assert processes.wait("chief", 120) == 0, log.read_text()[-3000:]
+        assert processes.wait("ps") == 0
+        assert processes.wait("worker") == 0
+
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["status"], metrics["epochs"], metrics["strategy"]) == ("finished", 4, "parameter-server")
+    assert 4 * 20 <= metrics["updates"] <= 4 * 20 + 1  # a step that was nearly done may have counted twice
+    assert metrics["staleness"] == {"mean": 0.0, "max": 0}  # one worker waits for nobody
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 5
+    assert keras.saving.load_model(tmp_path / "run" / "best.keras", compile=False).spec.width_multiplier == 0.1

@@ -1,0 +1,298 @@
+"""Real runs on the real digits, small enough for a test."""
+
+import csv
+import dataclasses
+import json
+import resource
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from inception_v1.preprocessing import normalize
+from tests.training.data.test_sources import make_folder
+from training import recipe as recipes
+from training.data import pipeline, sources
+from training.evaluation import evaluate
+from training.recipe import PRESETS, Recipe
+from training.run_folder import RunFolder
+from training.train import train
+
+
+@pytest.fixture(scope="module")
+def recipe(data_dir):
+    return dataclasses.replace(
+        PRESETS["digits"],
+        data_dir=data_dir,
+        width_multiplier=0.1,
+        epochs=3,
+        warmup_epochs=1,
+        train_split="train[:640]",
+        test_split="test[:100]",
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, tmp_path_factory):
+    """A run with most of what a recipe can ask for."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    recipe = dataclasses.replace(recipe, average=0.9, aux_schedule="linear", mixup=0.1, precision="mixed_bfloat16")
+    return folder, train(recipe, folder, command="googlenet train"), recipe
+
+
+def history(folder):
+    with (folder / "history.csv").open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_a_run_leaves_everything_in_its_folder(finished):
+    folder, metrics, recipe = finished
+    names = {path.name for path in folder.iterdir()}
+    files = {"recipe.json", "spec.json", "classes.txt", "history.csv", "best.keras", "raw.keras", "metrics.json"}
+    assert names == files | {"tensorboard", "report", ".lock"}
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert (metrics["status"], metrics["epochs"], metrics["images"]) == ("finished", 3, 100)
+    assert metrics["command"] == "googlenet train"
+    assert metrics["unreadable"] == {"train": [], "validation": [], "test": []}
+    assert set(metrics["heads"]) == {"main", "aux1", "aux2"}
+    assert RunFolder(folder).recipe() == recipe
+    assert RunFolder(folder).classes() == [str(d) for d in range(10)]
+    assert list(folder.glob("tensorboard/**/events*"))
+    rows = history(folder)
+    assert len(rows) == 3
+    assert rows[-1]["main_loss"] < rows[0]["main_loss"]
+
+
+def test_the_kept_models_are_those_of_the_best_epochs(finished):
+    """best.keras holds the average, raw.keras the weights themselves, in float32 whatever the run computed in."""
+    folder, metrics, recipe = finished
+    assert keras.config.dtype_policy().name == "float32"
+    rows = history(folder)
+    averages = [row["val_average_main_accuracy"] for row in rows]
+    assert metrics["best_epoch"] == max(range(3), key=lambda epoch: (averages[epoch], epoch)) + 1
+    assert averages != [row["val_main_accuracy"] for row in rows]
+    for name, scores in (("best.keras", averages), ("raw.keras", [row["val_main_accuracy"] for row in rows])):
+        model = keras.saving.load_model(folder / name, compile=False)
+        builder, splits = sources.load(recipe)
+        predictions = evaluate.predict(model, pipeline.batches(builder, splits.validation, recipe, training=False))
+        # bfloat16 in training may put single images on the other side.
+        assert evaluate.score(predictions)["main"]["top1"] == pytest.approx(max(scores), abs=0.03)
+        assert not model.compiled
+
+
+def test_the_auxiliary_weight_falls_to_zero(finished):
+    for row in history(finished[0]):
+        weight = 0.3 * (1 - row["epoch"] / 3)
+        assert row["loss"] == pytest.approx(row["main_loss"] + weight * (row["aux1_loss"] + row["aux2_loss"]), rel=1e-3)
+
+
+def test_evaluate_gives_the_numbers_of_the_run_again(finished):
+    folder, metrics, _ = finished
+    result = evaluate.evaluate(folder)
+    assert (result["split"], result["images"]) == ("test[:100]", 100)
+    for head, scores in result["heads"].items():
+        intervals, expected = scores.pop("intervals"), dict(metrics["heads"][head])
+        for name, interval in expected.pop("intervals").items():
+            assert intervals[name] == pytest.approx(interval, abs=1e-5)
+        assert scores == pytest.approx(expected, abs=1e-5)
+    assert list(metrics["classes"]) == [str(d) for d in range(10)]
+    assert result["classes"] == metrics["classes"]
+
+
+@pytest.mark.parametrize("crops", [10, 144])
+def test_crops_average_the_probabilities_of_every_view(finished, recipe, crops):
+    folder, _, _ = finished
+    builder, _ = sources.load(recipe)
+    model = RunFolder(folder).model()
+    predictions = evaluate.predict(model, evaluate.view_batches(builder, "test[:3]", recipe, crops))
+    for index, example in enumerate(builder.as_dataset("test[:3]")):
+        views = evaluate.views(tf.cast(example["image"], tf.float32), 32, crops)
+        each = model.predict(normalize(views, "signed"), verbose=0)
+        assert predictions.labels[index] == example["label"]
+        for head, probabilities in each.items():
+            np.testing.assert_allclose(predictions.by_head[head][index], probabilities.mean(axis=0), atol=1e-5)
+    result = evaluate.evaluate(folder, "test[:7]", crops)
+    assert (result["crops"], result["images"]) == (crops, 7)
+    with pytest.raises(ValueError, match="crops to be one of 1, 10, 144"):
+        evaluate.evaluate(folder, crops=12)
+
+
+def test_classify_agrees_with_evaluation_and_refuses_bad_files(finished, recipe, tmp_path):
+    folder, _, _ = finished
+    builder, _ = sources.load(recipe)
+    example = next(iter(builder.as_dataset("test[:1]")))
+    path = tmp_path / "digit.png"
+    Image.fromarray(example["image"].numpy()[..., 0]).save(path)
+    best = evaluate.classify(folder, [str(path)], top=3)[str(path)]
+    batch = pipeline.batches(builder, "test[:1]", recipe, training=False)
+    expected = evaluate.predict(RunFolder(folder).model(), batch).by_head["main"][0]
+    assert [name for name, _ in best] == [str(i) for i in np.argsort(-expected)[:3]]
+    assert best[0][1] == pytest.approx(expected.max(), abs=1e-5)
+    path.write_bytes(b"\xff\xd8\xff")
+    for bad, message in ((str(path), "JPEG, PNG"), (str(tmp_path / "absent.png"), "no file")):
+        with pytest.raises(ValueError, match=message):
+            evaluate.classify(folder, [bad])
+
+
+def test_an_existing_run_is_refused_and_overwritten_on_demand(finished, tmp_path):
+    folder, recipe = tmp_path / "run", finished[2]
+    shutil.copytree(finished[0], folder)
+    before = (folder / "metrics.json").read_bytes()
+    with pytest.raises(ValueError, match=r"new folder \(or --overwrite\).*finished run"):
+        train(recipe, folder)
+    with pytest.raises(ValueError, match="source"):
+        train(dataclasses.replace(recipe, source="digitz"), folder, overwrite=True)
+    with pytest.raises(ValueError, match="at least"):
+        train(dataclasses.replace(recipe, image_size=8), folder, overwrite=True)
+    with RunFolder(folder).locked(), pytest.raises(ValueError, match="no run is using"):
+        train(recipe, folder, overwrite=True)
+    assert (folder / "metrics.json").read_bytes() == before
+    short = Recipe(
+        data_dir=recipe.data_dir, image_size=32, width_multiplier=0.1, epochs=1, warmup_epochs=0,
+        train_split="train[:64]", test_split="test[:9]", aux=False,
+    )  # fmt: skip
+    metrics = train(short, folder, overwrite=True)
+    assert (metrics["epochs"], set(metrics["heads"])) == (1, {"main"})
+    assert not (folder / "raw.keras").exists()
+
+
+def test_a_finished_run_is_refused_before_any_picture_is_read(finished, monkeypatch):
+    folder, _, recipe = finished
+    monkeypatch.setattr(sources, "load", lambda recipe: pytest.fail("the source was read"))
+    with pytest.raises(ValueError, match="which holds a finished run"):
+        train(recipe, folder)
+
+
+def test_a_run_goes_on_with_as_many_replicas_as_before(recipe, tmp_path):
+    """A run that does not say how many it had is from when there was only one."""
+    run = RunFolder(tmp_path)
+    run.create(recipe, recipes.network(recipe, 1, 10), list("0123456789"))
+    (tmp_path / "state.npz").touch()
+    for before, known in ((1, {}), (1, {"replicas": 1}), (2, {"replicas": 2})):
+        (tmp_path / "metrics.json").write_text(json.dumps({"status": "interrupted", **known}))
+        assert run.check_usable(recipe, False, before)
+        with pytest.raises(ValueError, match=f"a run on {before} replicas, not {3 - before}"):
+            run.check_usable(recipe, False, 3 - before)
+
+
+def test_a_folder_that_is_no_run_is_never_replaced(recipe, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="left alone"):
+        train(recipe, tmp_path, overwrite=True)
+    with pytest.raises(ValueError, match="which is a file"):
+        train(recipe, tmp_path / "thesis.tex", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(ValueError, match=r"folder of a run.*recipe\.json"):
+        evaluate.evaluate(tmp_path)
+
+
+def test_bad_arguments_write_nothing(recipe, tmp_path):
+    folder = tmp_path / "run"
+    for change in ({"source": "nothing"}, {"variant": "papr"}, {"stem": "big"}, {"test_split": "tset"}):
+        with pytest.raises(ValueError, match="Expected"):
+            train(dataclasses.replace(recipe, **change), folder)
+    assert not folder.exists()
+
+
+def test_a_folder_trains_without_its_unreadable_pictures_up_to_a_share(tmp_path):
+    suffixes = (".jpg", ".png", ".webp", ".bmp", ".gif")
+    source = make_folder(tmp_path / "pictures", ("train", "val"), count=12, suffixes=suffixes)
+    picture = tmp_path / "pictures" / "train" / "cat" / "0.jpg"
+    picture.write_bytes(picture.read_bytes()[:-600])
+    recipe = Recipe(source=source, image_size=32, width_multiplier=0.1, epochs=1, batch_size=4, flip=True)
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match=r"at most 1.0% unreadable pictures .*: 1 of \d+ in .*cat/0\.jpg"):
+        train(recipe, folder)
+    assert not folder.exists()
+    metrics = train(dataclasses.replace(recipe, unreadable=0.5), folder)
+    assert [name for names in metrics["unreadable"].values() for name in names] == [str(picture)]
+    assert (metrics["images"], metrics["splits"]["test"]) == (24, "val")
+    assert RunFolder(folder).model().spec.input_shape == (32, 32, 3)
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Ctrl-C in the middle of the epoch after so many."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self._epochs, self._done = epochs, 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._done += 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._done == self._epochs:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_says_so_and_goes_on(recipe, tmp_path):
+    recipe = dataclasses.replace(recipe, variant="plain", aux=False, train_split="train[:128]")
+    folder = tmp_path / "run"
+    run = RunFolder(folder)
+    run.create(recipe, recipes.network(recipe, 1, 10), list("0123456789"))  # killed in its first epoch
+    with pytest.raises(ValueError, match="trained model"):
+        run.model()
+    with pytest.raises(KeyboardInterrupt, match=r"after 2 epochs; its best model, of epoch \d, is in"):
+        train(recipe, folder, show=lambda *_: StopAfter(2))
+    assert (run.metrics()["status"], run.metrics()["epochs"]) == ("interrupted", 2)
+    assert run.model().count_params() > 0
+    assert not list(folder.glob(".*part*"))
+    with pytest.raises(ValueError, match=r"a run with learning_rate 0\.1, not 0\.2"):
+        train(dataclasses.replace(recipe, learning_rate=0.2), folder)
+    done = history(folder)
+    metrics = train(recipe, folder, show=lambda *_: StopAfter(2))  # one epoch is left
+    assert (metrics["status"], metrics["epochs"]) == ("finished", 3)
+    assert history(folder)[:2] == done
+    assert len(history(folder)) == 3
+
+
+class Trouble(keras.callbacks.Callback):
+    """Calls a function when the second epoch begins."""
+
+    def __init__(self, trouble):
+        super().__init__()
+        self._trouble = trouble
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self._trouble(self.model)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_good_weights(recipe, tmp_path):
+    def poison(model):
+        kernel = model.get_layer("inception_5b_1x1").kernel
+        kernel.assign(kernel * float("nan"))
+
+    folder = tmp_path / "run"
+    with pytest.raises(
+        ValueError, match=r"finite loss.*nan at step 11 \(epoch 2\), learning rate 0\.09\d+\..*epoch 1, is in"
+    ):
+        train(recipe, folder, show=lambda *_: Trouble(poison))
+    assert RunFolder(folder).metrics()["status"] == "failed"
+    assert all(np.isfinite(w).all() for w in RunFolder(folder).model().get_weights())
+    with np.load(folder / "state.npz") as state:
+        assert json.loads(str(state["about"]))["epochs"] == 1
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(recipe, tmp_path):
+    """The system refuses files above a size from the second epoch on, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder = tmp_path / "run"
+    try:
+        with pytest.raises(OSError, match=r"Cannot write .*what was there stays whole"):
+            train(
+                recipe,
+                folder,
+                show=lambda *_: Trouble(lambda model: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))),
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    run = RunFolder(folder)
+    assert run.metrics()["status"] == "failed"
+    assert "Cannot write" in run.metrics()["error"]
+    assert run.model().count_params() > 0
+    with np.load(folder / "state.npz") as state:
+        assert json.loads(str(state["about"]))["epochs"] == 1

@@ -1,0 +1,56 @@
+"""A network as an ONNX file, whose metadata says what it takes and means."""
+
+import json
+
+import onnx
+import tensorflow as tf
+import tf2onnx
+
+from training.export.export_model import Inference
+
+OPSET = 18  # the newest that tf2onnx writes
+
+
+def convert(network: Inference, nchw: bool = False, preprocessing: bool = False) -> onnx.ModelProto:
+    """The network as a checked ONNX model of `image` to `probabilities` (and "aux1", "aux2" where kept).
+
+    Args:
+        network: what to convert.
+        nchw: whether `image` is `(N, channels, size, size)`, else `(N, size, size, channels)`.
+        preprocessing: whether `image` holds pixels on the 0-255 scale, else normalised ones. Float32 both ways.
+
+    Returns:
+        The model; its metadata hold the labels, the order of `image` and the pixel convention.
+    """
+    spec = tf.TensorSpec((None, *network.shape), tf.float32, "image")
+    answer = tf.function(lambda image: (network.of_pixels if preprocessing else network)(image), [spec])
+    model, _ = tf2onnx.convert.from_function(answer, [spec], opset=OPSET, inputs_as_nchw=["image"] if nchw else None)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    del model.graph.value_info[:]
+    model.producer_name, model.graph.name = "googlenet-keras", network.model.name
+    onnx.helper.set_model_props(model, _metadata(network, nchw, preprocessing))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def described(model: onnx.ModelProto) -> dict:
+    """{"inputs" and "outputs": {name: [dtype, shape]}}."""
+    return {
+        side: {
+            value.name: ["float32", [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]]
+            for value in values
+        }
+        for side, values in (("inputs", model.graph.input), ("outputs", model.graph.output))
+    }
+
+
+def _metadata(network, nchw, preprocessing):
+    return {
+        "labels": json.dumps(network.labels),
+        "layout": "NCHW" if nchw else "NHWC",
+        "colours": "RGB" if network.channels == 3 else "grey",
+        "pixels": "0-255" if preprocessing else "(pixel - mean) / std of pixels on the 0-255 scale",
+        "mean": json.dumps(network.mean.tolist()),
+        "std": json.dumps(network.std.tolist()),
+    }
