@@ -1,23 +1,13 @@
-"""GoogLeNet (Inception v1) for Keras 3, exact to the paper and to each published family of weights."""
+"""GoogLeNet (Inception v1) for Keras 3, exact to the paper and to each published family of weights.
 
-from inception_v1.cost import Cost, cost
-from inception_v1.model import GoogLeNet, build_googlenet
-from inception_v1.preprocessing import decode_predictions, preprocess_input
-from inception_v1.spec import BLOCKS, VARIANTS, Spec, Widths
-from inception_v1.weights import export_weights, import_weights, load_weights
+The public names are those of `__init__.pyi`. They are imported on first use, so that a search space or a command line
+loads without Keras; Keras finds the classes in saved files all the same.
+"""
 
-__all__ = [
-    "BLOCKS",
-    "VARIANTS",
-    "Cost",
-    "GoogLeNet",
-    "Spec",
-    "Widths",
-    "build_googlenet",
-    "cost",
-    "decode_predictions",
-    "export_weights",
-    "import_weights",
-    "load_weights",
-    "preprocess_input",
-]
+import lazy_loader
+
+from inception_v1 import registration
+
+registration.register_on_import_of_keras()
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

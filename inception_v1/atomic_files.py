@@ -1,15 +1,19 @@
-"""Files and folders that are there whole or not at all."""
+"""Files and folders that are written whole or not at all, and whether they can be."""
 
 import contextlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from inception_v1.errors import UserError
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to and renames it there at the end.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to and renames it to `path` at the end.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; what was at `path` before is still whole.
@@ -27,8 +31,8 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def folder_written_whole(path: Path) -> Iterator[Path]:
-    """Gives a new folder beside `path` to write to and renames it there at the end; nothing may be at `path`.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a new folder beside `path` to write to and renames it to `path` at the end; nothing may be at `path`.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing is left then.
@@ -44,3 +48,29 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         raise OSError(error.errno, f"Cannot write {str(path)!r} ({reason}); nothing of it is left") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text, whole or not at all."""
+    with atomic_file(path) as part:
+        part.write_text(text, "utf-8")
+
+
+def check_file(path: Path, suffixes: Sequence[str]) -> None:
+    """Raises UserError where a file cannot be written: another ending than these, or a folder that does not exist."""
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"Expected a file ending in {' or '.join(suffixes)}; Received: {str(path)!r}.")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"Expected a file in a folder that exists; Received: {str(path)!r}.")
+
+
+def check_folder(path: Path) -> None:
+    """Raises UserError where a folder cannot be made, since it or one above it is a file."""
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise UserError(f"Expected a folder; Received: {str(path)!r}, where {str(existing)!r} is a file.")

@@ -1,10 +1,11 @@
-"""Parameters and multiply-accumulates of a network, row by row, without building it."""
+"""Parameters and multiply-accumulates of a network, layer by layer, without building it."""
 
 import dataclasses
 import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from inception_v1.errors import UserError
 from inception_v1.spec import (
     AUX_CONV,
     AUX_DENSE,
@@ -13,9 +14,9 @@ from inception_v1.spec import (
     BatchNorm,
     Conv,
     Inception,
+    LayerSpec,
     MaxPool,
     ResponseNorm,
-    Row,
     Spec,
     Widths,
 )
@@ -29,8 +30,8 @@ class CostRow(NamedTuple):
     Attributes:
         name: layer, block or head.
         kind: "convolution", "max pool", "LRN", "inception", "main head" or "auxiliary head".
-        kernel: window and stride ("7x7/2"), "" for rows without one.
-        output: (height, width, channels) after the row; (1, 1, classes) for heads.
+        kernel: window and stride ("7x7/2"), "" where there is none.
+        output: (height, width, channels) after it; (1, 1, classes) for heads.
         widths: of an Inception block, else None.
         params: trainable parameters.
         state: non-trainable parameters (running statistics).
@@ -79,7 +80,7 @@ class _Count(NamedTuple):
     state: int = 0
     macs: int = 0
 
-    def __add__(self, other):
+    def __add__(self, other: tuple[Any, ...]) -> "_Count":
         return _Count(*(a + b for a, b in zip(self, other, strict=True)))
 
 
@@ -93,18 +94,18 @@ def cost(spec: Spec) -> Cost:
         A `Cost`: one row per line of Table 1, and totals.
 
     Raises:
-        ValueError: height or width is None.
+        UserError: height or width is None.
     """
     spec = getattr(spec, "spec", spec)
     height, width, channels = spec.input_shape
     if height is None or width is None:
-        raise ValueError(f"Expected a fixed height and width to count; Received: input_shape={spec.input_shape}.")
+        raise UserError(f"Expected a fixed height and width to count; Received: input_shape={spec.input_shape}.")
     shape: Shape = (height, width, channels)
     rows, outputs = [], {}
-    for row in spec.trunk():
-        shape, count = _through(spec, row, shape)
-        outputs[row.name] = shape
-        rows.append(_labelled(spec, row, shape, count))
+    for layer in spec.trunk():
+        shape, count = _through(spec, layer, shape)
+        outputs[layer.name] = shape
+        rows.append(_row(spec, layer, shape, count))
     if spec.has_aux:
         rows += [_aux_head(spec, head, outputs[f"inception_{block}"]) for head, block in AUX_TAPS.items()]
     if spec.include_top:
@@ -125,40 +126,40 @@ def classifier_cost(spec: Spec, widths: Mapping[str, Widths]) -> tuple[Any, Any]
     """
     height, width, channels = spec.input_shape
     shape, total = (typing.cast(int, height), typing.cast(int, width), channels), _Count()
-    for row in spec.trunk(widths):
-        shape, count = _through(spec, row, shape)
+    for layer in spec.trunk(widths):
+        shape, count = _through(spec, layer, shape)
         total += count
     if spec.include_top:
         total += _dense(shape[2], spec.classes)
     return total.params + total.state, total.macs
 
 
-def _through(spec: Spec, row: Row, shape: Shape) -> tuple[Shape, _Count]:
-    """Shape after `row`, and what it costs."""
+def _through(spec: Spec, layer: LayerSpec, shape: Shape) -> tuple[Shape, _Count]:
+    """Shape after `layer`, and what it costs."""
     height, width, channels = shape
-    if isinstance(row, ResponseNorm):
+    if isinstance(layer, ResponseNorm):
         return shape, _Count()
-    if isinstance(row, Inception):
-        total, joined = _Count(), 0
-        for branch in row.branches:
+    if isinstance(layer, Inception):
+        total, concatenated = _Count(), 0
+        for branch in layer.branches:
             end = shape
-            for step in branch:
-                end, count = _through(spec, step, end)
+            for inner in branch:
+                end, count = _through(spec, inner, end)
                 total += count
-            joined += end[2]
-        return (height, width, joined), total
-    height, width = (typing.cast(int, spec.out_size(row, size)) for size in (height, width))
-    if isinstance(row, MaxPool):
+            concatenated += end[2]
+        return (height, width, concatenated), total
+    height, width = (typing.cast(int, spec.out_size(layer, size)) for size in (height, width))
+    if isinstance(layer, MaxPool):
         return (height, width, channels), _Count()
-    return (height, width, row.filters), _conv(spec, row, channels, height * width)
+    return (height, width, layer.filters), _conv(spec, layer, channels, height * width)
 
 
-def _conv(spec: Spec, row: Conv, channels: int, positions: int) -> _Count:
-    kernel = row.kernel**2 * channels * row.filters
-    params, state = kernel + row.filters * spec.row.conv_bias, 0
+def _conv(spec: Spec, layer: Conv, channels: int, positions: int) -> _Count:
+    kernel = layer.kernel**2 * channels * layer.filters
+    params, state = kernel + layer.filters * spec.family.conv_bias, 0
     if isinstance(spec.norm, BatchNorm):
-        params += row.filters * (1 + spec.norm.scale)
-        state = row.filters * 2
+        params += layer.filters * (1 + spec.norm.scale)
+        state = layer.filters * 2
     return _Count(params, state, kernel * positions)
 
 
@@ -178,15 +179,15 @@ def _aux_head(spec: Spec, head: str, shape: Shape) -> CostRow:
     return CostRow(head, "auxiliary head", "", (1, 1, spec.classes), None, *count)
 
 
-def _labelled(spec: Spec, row: Row, output: Shape, count: _Count) -> CostRow:
-    match row:
+def _row(spec: Spec, layer: LayerSpec, output: Shape, count: _Count) -> CostRow:
+    match layer:
         case Conv():
-            kind, kernel = "convolution", f"{row.kernel}x{row.kernel}/{row.stride}"
+            kind, kernel = "convolution", f"{layer.kernel}x{layer.kernel}/{layer.stride}"
         case MaxPool():
-            kind, kernel = "max pool", f"{row.size}x{row.size}/{row.stride}"
+            kind, kernel = "max pool", f"{layer.size}x{layer.size}/{layer.stride}"
         case ResponseNorm():
             kind, kernel = "LRN", ""
         case Inception():
             kind, kernel = "inception", ""
-    widths = spec.block_widths()[row.name.removeprefix("inception_")] if isinstance(row, Inception) else None
-    return CostRow(row.name, kind, kernel, output, widths, *count)
+    widths = spec.block_widths()[layer.name.removeprefix("inception_")] if isinstance(layer, Inception) else None
+    return CostRow(layer.name, kind, kernel, output, widths, *count)

@@ -1,18 +1,23 @@
-"""The network as it is shipped: one convolution with a bias where training has a convolution and a normalisation."""
+"""The network as it is shipped: one convolution with a bias where training has a convolution and a batch
+normalization."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from inception_v1.errors import UserError
 from inception_v1.layers import LocalResponseNormalization
 from inception_v1.model import GoogLeNet
 
 
-def folded(model: GoogLeNet, aux: bool = False) -> keras.Model:
+def fold_batchnorm(model: GoogLeNet, aux: bool = False) -> keras.Model:
     """A copy of a network for inference alone, in float32.
 
-    Batch normalisation is folded into the convolutions before it, dropout is gone, and the band of a local response
-    normalisation is a 1x1 convolution. Layers keep their names.
+    Batch normalization is folded into the convolutions before it, dropout is removed, and the band of a local response
+    normalization is a 1x1 convolution. Layers keep their names.
 
     Args:
         model: the network; it stays as it is.
@@ -22,15 +27,15 @@ def folded(model: GoogLeNet, aux: bool = False) -> keras.Model:
         A plain `keras.Model` from image to {head: logits float32 `(batch, classes)`}.
 
     Raises:
-        ValueError: no main head, or `aux` of a network without auxiliary heads.
+        UserError: no main head, or `aux` of a network without auxiliary heads.
     """
     if not model.spec.include_top:
-        raise ValueError("Expected a model with a main head; Received: one built with include_top=False.")
+        raise UserError("Expected a model with a main head; Received: one built with include_top=False.")
     if aux and not model.spec.has_aux:
-        raise ValueError("Expected a model with auxiliary heads to keep; Received: one without.")
+        raise UserError("Expected a model with auxiliary heads to keep; Received: one without.")
     heads = model.spec.heads if aux else ("main",)
     trained = keras.Model(model.input, {head: model.get_layer(f"{head}_logits").output for head in heads})
-    net = keras.models.clone_model(trained, clone_function=_shipped, call_function=_called)
+    net = keras.models.clone_model(trained, clone_function=_inference_layer, call_function=_call_layer)
     own = {layer.name: layer for layer in trained.layers}
     for layer in net.layers:
         if layer.weights:
@@ -39,32 +44,33 @@ def folded(model: GoogLeNet, aux: bool = False) -> keras.Model:
 
 
 class ConvolvedNormalization(LocalResponseNormalization):
-    """Its parent with the band as a 1x1 convolution and one reciprocal: operations that converters carry into any order
-    of the channels, which a matrix product and a division they do not."""
+    """Its parent with the band as a 1x1 convolution and one reciprocal: operations that converters translate to any
+    order of the channels, unlike a matrix multiplication and a division."""
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         energy = self.k + ops.conv(ops.square(inputs), self._band[None, None], data_format="channels_last")
         root = ops.sqrt(energy)
         return inputs * ops.reciprocal(root * ops.sqrt(root) if self.beta == 0.75 else ops.power(energy, self.beta))
 
 
-def _shipped(layer):
+def _inference_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
     config = layer.get_config() | {"dtype": "float32"}
     if isinstance(layer, layers.Conv2D):
+        config.pop("input_gradient")  # of training alone
         return layers.Conv2D.from_config(config | {"use_bias": True})
     if isinstance(layer, LocalResponseNormalization):
         return ConvolvedNormalization.from_config(config)
     return type(layer).from_config(config)
 
 
-def _called(layer, *args, **kwargs):
+def _call_layer(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
     if isinstance(layer, layers.BatchNormalization | layers.Dropout):
         return args[0]
     return layer(*args)  # without `training`
 
 
-def _weights(own, name):
-    """[kernel, bias] of a convolution with the normalisation after it, computed in float64; others' as they are."""
+def _weights(own: Mapping[str, keras.layers.Layer], name: str) -> list[np.ndarray]:
+    """[kernel, bias] of a convolution with the batch normalization after it, computed in float64; others' unchanged."""
     norm = own.get(f"{name}_bn")
     if norm is None:
         return own[name].get_weights()

@@ -1,4 +1,4 @@
-"""From pixels to what each family's network takes in, and from its probabilities to class names."""
+"""Converts pixels to each family's input, and probabilities to class names."""
 
 import functools
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from inception_v1.errors import UserError
 from inception_v1.spec import PIXELS, VARIANTS, check_choice
 
 
@@ -14,7 +15,7 @@ def normalize(images: Any, pixels: str) -> Any:
     """Turns pixels on the 0-255 scale into a network's input: the one function for training, evaluation and export.
 
     Args:
-        images: `(..., channels)`, uint8 or float, RGB or grey (one channel takes the mean of the three constants);
+        images: `(..., channels)`, uint8 or float, RGB or gray (one channel takes the mean of the three constants);
             NumPy, TensorFlow (also inside `tf.data`), JAX or PyTorch.
         pixels: name of the convention, a key of `PIXELS`.
 
@@ -22,7 +23,7 @@ def normalize(images: Any, pixels: str) -> Any:
         float32 of the same shape and kind.
 
     Raises:
-        ValueError: unknown convention, or neither one nor three channels.
+        UserError: unknown convention, or neither one nor three channels.
     """
     mean, std = constants(pixels, images.shape[-1])
     torch = sys.modules.get("torch")
@@ -41,11 +42,11 @@ def constants(pixels: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
     if channels == 1:
         return mean.mean(keepdims=True), std.mean(keepdims=True)
     if channels != 3:
-        raise ValueError(f"Expected images of 1 or 3 channels for pixels={pixels!r}; Received: {channels} channels.")
+        raise UserError(f"Expected images of 1 or 3 channels for pixels={pixels!r}; Received: {channels} channels.")
     return mean, std
 
 
-def _normalize_tensorflow(images, mean, std):
+def _normalize_tensorflow(images: Any, mean: np.ndarray, std: np.ndarray) -> Any:
     """Whole rows at a time: broadcasting over three channels costs TensorFlow 18 times as much on a CPU."""
     tf = sys.modules["tensorflow"]  # the caller's
     images = tf.cast(images, tf.float32)
@@ -59,7 +60,7 @@ def preprocess_input(images: Any, variant: str = "paper") -> Any:
     """Turns RGB images on the 0-255 scale into the input of `variant`. See `normalize`.
 
     Raises:
-        ValueError: unknown variant, or neither one nor three channels.
+        UserError: unknown variant, or neither one nor three channels.
     """
     check_choice("variant", variant, VARIANTS)
     return normalize(images, VARIANTS[variant].pixels)
@@ -75,21 +76,21 @@ def decode_predictions(predictions: Any, variant: str = "paper", top: int = 5) -
 
     Returns:
         Per image `top` tuples (WordNet id, name, score). The id is empty where there is none: slim's background, the
-        dummy class of inception5h, its two maillots (its list tells them apart by place alone) and its last seven
+        dummy class of inception5h, its two maillots (its list distinguishes them only by position) and its last seven
         outputs, which no list names: their names are indices.
 
     Raises:
-        ValueError: unknown variant, `top` out of range, or another number of classes than the family's.
+        UserError: unknown variant, `top` out of range, or another number of classes than the family's.
     """
     check_choice("variant", variant, VARIANTS)
     scores = np.asarray(predictions["main"] if isinstance(predictions, dict) else predictions)
     classes = VARIANTS[variant].classes
     if scores.ndim != 2 or scores.shape[1] != classes:
-        raise ValueError(
+        raise UserError(
             f"Expected predictions of shape (batch, {classes}) for variant {variant!r}; Received: shape {scores.shape}."
         )
     if not 1 <= top <= classes:
-        raise ValueError(f"Expected 1 <= top <= {classes}; Received: top={top!r}.")
+        raise UserError(f"Expected 1 <= top <= {classes}; Received: top={top!r}.")
     names = class_list(VARIANTS[variant].class_list, classes)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [[(*names[i], float(row[i])) for i in order] for row, order in zip(scores, best, strict=True)]

@@ -1,19 +1,22 @@
-"""GoogLeNet as data: block widths, the published families, and what one network looks like row by row.
+"""GoogLeNet as data: block widths, the published families, and what one network looks like layer by layer.
 
-Everything that differs between two GoogLeNets is a number or a flag here. `model.py` turns the rows
-into Keras layers and `cost.py` into counts; neither knows a family by name.
+Everything that differs between two GoogLeNets is a number or a flag here. `model.py` turns the layers
+here into Keras layers and `cost.py` into counts; neither knows a family by name.
 """
 
 import dataclasses
 import difflib
+import inspect
 import json
 import math
 import os
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
+
+from inception_v1.errors import UserError
 
 
 class Widths(NamedTuple):
@@ -45,7 +48,7 @@ AUX_TAPS = {"aux1": "4a", "aux2": "4d"}
 LOSS_WEIGHTS = {"main": 1.0, "aux1": 0.3, "aux2": 0.3}
 AUX_CONV = 128
 AUX_DENSE = 1024
-AUX_GRID = 4  # the 5x5/3 average pool of a 14x14 map leaves 4x4
+AUX_GRID = 4  # the 5x5/3 average pool of 14x14 feature maps leaves 4x4
 
 
 class LRN(NamedTuple):
@@ -58,7 +61,7 @@ class LRN(NamedTuple):
 
 
 class BatchNorm(NamedTuple):
-    """Batch normalisation after each convolution; `momentum` is Keras' (the share of the old mean kept)."""
+    """Batch normalization after each convolution; `momentum` is Keras' (the fraction of the old mean kept)."""
 
     momentum: float
     scale: bool = True  # gamma
@@ -72,7 +75,7 @@ class Pixels(NamedTuple):
     std: tuple[float, float, float]
 
 
-# Our networks take RGB. Caffe's and the ONNX zoo's take BGR; their means are turned round here, their conv1 on loading.
+# Our networks take RGB. Caffe's and the ONNX zoo's take BGR; their means are reversed here, their conv1 on loading.
 PIXELS = {
     "caffe": Pixels((123.0, 117.0, 104.0), (1.0, 1.0, 1.0)),  # bvlc_googlenet train_val.prototxt
     "caffe_mean_103.939": Pixels((123.68, 116.779, 103.939), (1.0, 1.0, 1.0)),  # ONNX zoo
@@ -84,7 +87,7 @@ PIXELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One published family of GoogLeNet. Every family pools its last map down to 1x1 before the classifier.
+    """One published family of GoogLeNet. Every family pools its last feature maps down to 1x1 before the classifier.
 
     Attributes:
         norm: `LRN` twice in the stem, `BatchNorm` after every convolution, or None.
@@ -94,14 +97,14 @@ class Variant:
         pool4_size: window of the max pool before block 5a.
         conv5_kernel: kernel of the branch that the paper calls 5x5.
         blocks: the table of widths.
-        aux_pool: "5x5/3" (as in the paper) or "adaptive" (4x4 whatever the size of the map).
+        aux_pool: "5x5/3" (as in the paper) or "adaptive" (4x4 whatever the size of the feature maps).
         aux_published: whether the family's published files hold the auxiliary heads.
         dropout: rate before the main classifier.
         aux_dropout: rate before the auxiliary classifiers.
         classes: outputs of the published files.
         class_list: order of those outputs (see `preprocessing.decode_predictions`).
         pixels: pixel convention that the published weights were trained on (a key of `PIXELS`).
-        source: where the row comes from.
+        source: where these facts come from.
     """
 
     norm: LRN | BatchNorm | None
@@ -184,7 +187,7 @@ ACTIVATIONS = ("softmax", None)
 
 
 class Conv(NamedTuple):
-    """A convolution, its normalisation and its ReLU."""
+    """A convolution, its normalization and its ReLU."""
 
     name: str
     filters: int
@@ -193,25 +196,27 @@ class Conv(NamedTuple):
 
 
 class MaxPool(NamedTuple):
+    """A max pool."""
+
     name: str
     size: int
     stride: int = 2
 
 
 class ResponseNorm(NamedTuple):
-    """Local response normalisation; present only where the family has it."""
+    """Local response normalization; present only where the family has it."""
 
     name: str
 
 
 class Inception(NamedTuple):
-    """Parallel branches, each a chain of operations, joined along the channels."""
+    """Parallel branches, each a chain of layers, concatenated along the channels."""
 
     name: str
     branches: tuple[tuple[Conv | MaxPool, ...], ...]
 
 
-Row = Conv | MaxPool | ResponseNorm | Inception
+LayerSpec = Conv | MaxPool | ResponseNorm | Inception
 
 
 def round_width(channels: float) -> int:
@@ -219,20 +224,46 @@ def round_width(channels: float) -> int:
     return max(8, int(channels / 8 + 0.5) * 8)
 
 
-@dataclasses.dataclass(frozen=True)
+class SpecArguments(TypedDict, total=False):
+    """Arguments that `build_googlenet`, `GoogLeNet` and `Spec` share, as a caller may give them.
+
+    `build_googlenet` documents them; the defaults are those of the fields of `Spec`.
+    """
+
+    input_shape: tuple[int | None, int | None, int]
+    classes: int | None
+    aux: bool
+    include_top: bool
+    pooling: str | None
+    stem: str
+    widths: Mapping[str, Widths | tuple[int, int, int, int, int, int]] | None
+    width_multiplier: float
+    reduction: bool
+    dropout: float | tuple[float, float] | None
+    classifier_activation: str | None
+    lrn: LRN | tuple[int, float, float, float] | None
+    pixels: str | None
+    class_names: Sequence[str] | None
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, init=False)
 class Spec:
     """The arguments of `build_googlenet`, checked and completed. Immutable; equal specs build equal networks.
 
-    See `build_googlenet` for what each field means. `classes`, `dropout` and `pixels` are filled in from the
-    family where None was given. `dropout` ends as a pair: main head, auxiliary heads.
+    See `build_googlenet` for what each argument means. What is not given has the default of its field; `classes`,
+    `dropout` and `pixels` default to those of the family. `dropout` ends as a pair: main head, auxiliary heads.
 
     Raises:
-        ValueError: an argument is out of range; the message names what was expected and received.
+        UserError: an argument is out of range; the message names what was expected and received.
+        TypeError: an unknown argument.
     """
 
-    variant: str = "paper"
+    variant: str
+    classes: int
+    dropout: tuple[float, float]
+    pixels: str
     input_shape: tuple[int | None, int | None, int] = (224, 224, 3)
-    classes: int = None  # type: ignore[assignment]  # completed on the way in
     aux: bool = True
     include_top: bool = True
     pooling: str | None = None
@@ -240,50 +271,57 @@ class Spec:
     widths: Mapping[str, Widths] | None = None
     width_multiplier: float = 1.0
     reduction: bool = True
-    dropout: tuple[float, float] = None  # type: ignore[assignment]  # likewise; takes one number too
     classifier_activation: str | None = "softmax"
     lrn: LRN | None = None
-    pixels: str = None  # type: ignore[assignment]  # completed on the way in
     class_names: tuple[str, ...] | None = None
     name: str = "googlenet"
 
-    def __post_init__(self):
-        check_choice("variant", self.variant, VARIANTS)
-        check_choice("stem", self.stem, STEMS)
-        check_choice("pooling", self.pooling, POOLINGS)
-        check_choice("classifier_activation", self.classifier_activation, ACTIVATIONS)
-        if not 0 < self.width_multiplier <= 16:
-            raise ValueError(
-                f"Expected 0 < width_multiplier <= 16; Received: width_multiplier={self.width_multiplier!r}."
+    def __init__(self, variant: str = "paper", **arguments: Unpack[SpecArguments]) -> None:
+        if unknown := arguments.keys() - SpecArguments.__annotations__.keys():
+            raise TypeError(
+                f"Expected arguments among {', '.join(SpecArguments.__annotations__)}; Received: {unknown}."
             )
-        self._set("classes", _checked_classes(self.row.classes if self.classes is None else self.classes))
-        self._set("dropout", _checked_dropout(self.dropout, self.row))
-        self._set("widths", _checked_widths(self.widths))
-        self._set("lrn", _checked_lrn(self.lrn, self.row))
-        self._set("pixels", self.row.pixels if self.pixels is None else self.pixels)
-        check_choice("pixels", self.pixels, PIXELS)
-        self._set("class_names", _checked_class_names(self.class_names, self.classes))
-        self._set("input_shape", _checked_input_shape(self))
-        if self.has_aux and self.row.aux_pool != "adaptive" and None in self.input_shape:
-            raise ValueError(
-                f"Expected a fixed height and width: the auxiliary heads of variant {self.variant!r} flatten a pooled "
-                f"map (pass aux=False, or the 'torchvision' variant); Received: input_shape={self.input_shape}."
+        given: dict[str, Any] = {
+            name: getattr(type(self), name, None) for name in SpecArguments.__annotations__
+        } | dict(arguments)
+        check_choice("variant", variant, VARIANTS)
+        check_choice("stem", given["stem"], STEMS)
+        check_choice("pooling", given["pooling"], POOLINGS)
+        check_choice("classifier_activation", given["classifier_activation"], ACTIVATIONS)
+        if not 0 < given["width_multiplier"] <= 16:
+            raise UserError(
+                f"Expected 0 < width_multiplier <= 16; Received: width_multiplier={given['width_multiplier']!r}."
             )
-
-    def _set(self, field: str, value: Any) -> None:
-        object.__setattr__(self, field, value)  # the dataclass is frozen once this is over
+        family = VARIANTS[variant]
+        given["classes"] = _checked_classes(family.classes if given["classes"] is None else given["classes"])
+        given["dropout"] = _checked_dropout(given["dropout"], family)
+        given["widths"] = _checked_widths(given["widths"])
+        given["lrn"] = _checked_lrn(given["lrn"], family)
+        given["pixels"] = family.pixels if given["pixels"] is None else given["pixels"]
+        check_choice("pixels", given["pixels"], PIXELS)
+        given["class_names"] = _checked_class_names(given["class_names"], given["classes"])
+        for field, value in {"variant": variant, **given}.items():
+            object.__setattr__(self, field, value)  # frozen once this is over
+        object.__setattr__(self, "input_shape", _checked_input_shape(self))
+        if self.has_aux and family.aux_pool != "adaptive" and None in self.input_shape:
+            raise UserError(
+                f"Expected a fixed height and width: the auxiliary heads of variant {variant!r} flatten pooled feature "
+                f"maps (pass aux=False, or the 'torchvision' variant); Received: input_shape={self.input_shape}."
+            )
 
     @property
-    def row(self) -> Variant:
+    def family(self) -> Variant:
+        """The published family that `variant` names."""
         return VARIANTS[self.variant]
 
     @property
     def norm(self) -> LRN | BatchNorm | None:
-        """The family's normalisation, with the constants of its LRN as asked for."""
-        return self.lrn or self.row.norm
+        """The family's normalization, with the constants of its LRN as asked for."""
+        return self.lrn or self.family.norm
 
     @property
     def has_aux(self) -> bool:
+        """Whether the network has auxiliary heads."""
         return self.aux and self.include_top
 
     @property
@@ -299,22 +337,22 @@ class Spec:
 
     def block_widths(self) -> dict[str, Widths]:
         """Widths of every block: the explicit ones as given, the family's under the width multiplier."""
-        table = {name: Widths(*map(self.scaled, row)) for name, row in self.row.blocks.items()}
+        table = {block: Widths(*map(self.scaled, widths)) for block, widths in self.family.blocks.items()}
         return {**table, **(self.widths or {})}
 
-    def trunk(self, widths: Mapping[str, Widths] | None = None) -> tuple[Row, ...]:
+    def trunk(self, widths: Mapping[str, Widths] | None = None) -> tuple[LayerSpec, ...]:
         """The body of the network in order, from the first convolution to block 5b; with other widths where given."""
-        blocks = {name: self._block(name, row) for name, row in (widths or self.block_widths()).items()}
+        blocks = {block: self._block(block, w) for block, w in (widths or self.block_widths()).items()}
         return (
             *self._stem(),
             *(blocks[b] for b in ("3a", "3b")),
             MaxPool("pool3", 3),
             *(blocks[b] for b in ("4a", "4b", "4c", "4d", "4e")),
-            MaxPool("pool4", self.row.pool4_size),
+            MaxPool("pool4", self.family.pool4_size),
             *(blocks[b] for b in ("5a", "5b")),
         )
 
-    def _stem(self) -> tuple[Row, ...]:
+    def _stem(self) -> tuple[LayerSpec, ...]:
         first, second = self.scaled(64), self.scaled(192)
         lrn = isinstance(self.norm, LRN)
         norm1 = (ResponseNorm("pool1_norm1"),) if lrn else ()
@@ -335,7 +373,7 @@ class Spec:
         name = f"inception_{block}"
         conv1 = Conv(f"{name}_1x1", w.conv1, 1)
         conv3 = Conv(f"{name}_3x3", w.conv3, 3)
-        conv5 = Conv(f"{name}_5x5", w.conv5, self.row.conv5_kernel)
+        conv5 = Conv(f"{name}_5x5", w.conv5, self.family.conv5_kernel)
         pool = MaxPool(f"{name}_pool", 3, 1)
         if not self.reduction:  # Figure 2(a), the naive module
             return Inception(name, ((conv1,), (conv3,), (conv5,), (pool,)))
@@ -349,23 +387,21 @@ class Spec:
             ),
         )
 
-    def out_size(self, row: Row, size: int | None) -> int | None:
-        """Height or width after `row`; None stays None. Zero or less: `row` does not fit."""
-        if size is None or isinstance(row, ResponseNorm | Inception) or row.stride == 1:
+    def out_size(self, layer: LayerSpec, size: int | None) -> int | None:
+        """Height or width after `layer`; None stays None. Zero or less: `layer` does not fit."""
+        if size is None or isinstance(layer, ResponseNorm | Inception) or layer.stride == 1:
             return size
-        if isinstance(row, Conv):  # 7x7/2, padded 3,3 or same: both halve, rounding up
-            return math.ceil(size / row.stride)
-        round_ = {"ceil": math.ceil, "floor": math.floor}
-        if self.row.pool_rounding == "same":
-            return math.ceil(size / row.stride)
-        return round_[self.row.pool_rounding]((size - row.size) / row.stride) + 1
+        if isinstance(layer, Conv) or self.family.pool_rounding == "same":  # 7x7/2, padded 3,3 or same: rounds up too
+            return math.ceil(size / layer.stride)
+        round_ = {"ceil": math.ceil, "floor": math.floor}[self.family.pool_rounding]
+        return round_((size - layer.size) / layer.stride) + 1
 
     def aux_grid(self, height: int | None, width: int | None) -> tuple[int, int] | None:
         """Size of an auxiliary head's map after the 5x5/3 pool; None where the pool is an adaptive 4x4.
 
         The adaptive pool is the family's own, or stands in where a 5x5 window does not fit the map.
         """
-        if self.row.aux_pool == "adaptive" or height is None or width is None or min(height, width) < 5:
+        if self.family.aux_pool == "adaptive" or height is None or width is None or min(height, width) < 5:
             return None
         return ((height - 5) // 3 + 1, (width - 5) // 3 + 1)
 
@@ -375,23 +411,34 @@ class Spec:
         for key in ("input_shape", "dropout", "lrn", "class_names"):
             fields[key] = None if fields[key] is None else list(fields[key])
         if self.widths is not None:
-            fields["widths"] = {block: list(row) for block, row in self.widths.items()}
+            fields["widths"] = {block: list(widths) for block, widths in self.widths.items()}
         return fields
 
 
-def read_spec(path: str | os.PathLike) -> Spec:
+def signature(variant: inspect.Parameter, *more: inspect.Parameter) -> inspect.Signature:
+    """What `inspect.signature` shows of a callable that takes `SpecArguments` between these parameters."""
+    own = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=getattr(Spec, name, None), annotation=annotation
+        )
+        for name, annotation in SpecArguments.__annotations__.items()
+    ]
+    return inspect.Signature([variant, *own, *more])
+
+
+def read_spec(path: str | os.PathLike[str]) -> Spec:
     """The spec in a JSON file, such as a run's `spec.json`.
 
     Raises:
-        ValueError: the file cannot be read, or holds no spec.
+        UserError: the file cannot be read, or holds no spec.
     """
     try:
         return Spec(**json.loads(Path(path).read_text("utf-8")))
     except (OSError, json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f"Expected a spec in {str(path)!r}; Received: {error}.") from error
+        raise UserError(f"Expected a spec in {str(path)!r}; Received: {error}.") from error
 
 
-def check_choice(what: str, value: Any, choices: Iterable[Any], error: type[Exception] = ValueError) -> None:
+def check_choice(what: str, value: Any, choices: Iterable[Any], error: type[Exception] = UserError) -> None:
     """Raises `error` naming every choice, and the nearest one, unless `value` is among them."""
     choices = list(choices)
     if value in choices:
@@ -407,30 +454,30 @@ def _is_int(value: Any) -> bool:
 
 def _checked_classes(classes: Any) -> int:
     if not _is_int(classes) or classes < 1:
-        raise ValueError(f"Expected classes to be an integer >= 1; Received: classes={classes!r}.")
+        raise UserError(f"Expected classes to be an integer >= 1; Received: classes={classes!r}.")
     return int(classes)
 
 
-def _checked_dropout(dropout: Any, row: Variant) -> tuple[float, float]:
+def _checked_dropout(dropout: Any, family: Variant) -> tuple[float, float]:
     if dropout is None:
-        dropout = row.dropout
-    pair = tuple(dropout) if isinstance(dropout, tuple | list) else (dropout, row.aux_dropout)
+        dropout = family.dropout
+    pair = tuple(dropout) if isinstance(dropout, tuple | list) else (dropout, family.aux_dropout)
     if len(pair) != 2 or not all(isinstance(rate, int | float) and 0 <= rate < 1 for rate in pair):
-        raise ValueError(
+        raise UserError(
             "Expected dropout to be a rate in [0, 1) or a pair of them (main, auxiliary); "
             f"Received: dropout={dropout!r}."
         )
     return (float(pair[0]), float(pair[1]))
 
 
-def _checked_lrn(lrn: Any, row: Variant) -> LRN | None:
+def _checked_lrn(lrn: Any, family: Variant) -> LRN | None:
     if lrn is None:
         return None
-    if not isinstance(row.norm, LRN):
-        raise ValueError(f"Expected no lrn in a family without it; Received: lrn={lrn!r}.")
+    if not isinstance(family.norm, LRN):
+        raise UserError(f"Expected no lrn in a family without it; Received: lrn={lrn!r}.")
     numbers = tuple(lrn) if isinstance(lrn, tuple | list) else (lrn,)
     if len(numbers) != 4 or not all(isinstance(n, int | float) for n in numbers):
-        raise ValueError(f"Expected lrn to be four numbers ({', '.join(LRN._fields)}); Received: lrn={lrn!r}.")
+        raise UserError(f"Expected lrn to be four numbers ({', '.join(LRN._fields)}); Received: lrn={lrn!r}.")
     return LRN(*numbers)
 
 
@@ -439,9 +486,7 @@ def _checked_class_names(names: Any, classes: int) -> tuple[str, ...] | None:
         return None
     checked = tuple(names) if isinstance(names, tuple | list) else ()
     if len(checked) != classes or not all(isinstance(name, str) for name in checked):
-        raise ValueError(
-            f"Expected class_names to be {classes} strings, one a class; Received: {len(checked)} of them."
-        )
+        raise UserError(f"Expected class_names to be {classes} strings, one a class; Received: {len(checked)} of them.")
     return checked
 
 
@@ -449,16 +494,17 @@ def _checked_widths(widths: Any) -> dict[str, Widths] | None:
     if widths is None:
         return None
     if not isinstance(widths, Mapping):
-        raise ValueError(f"Expected widths to map block names to six numbers; Received: widths={widths!r}.")
+        raise UserError(f"Expected widths to map block names to six numbers; Received: widths={widths!r}.")
     checked = {}
-    for block, row in widths.items():
+    for block, numbers in widths.items():
         check_choice("block", block, BLOCKS)
-        row = tuple(row) if isinstance(row, Iterable) else (row,)
-        if len(row) != 6 or not all(_is_int(n) and n >= 1 for n in row):
-            raise ValueError(
-                f"Expected widths[{block!r}] to be six integers >= 1 ({', '.join(Widths._fields)}); Received: {row}."
+        numbers = tuple(numbers) if isinstance(numbers, Iterable) else (numbers,)
+        if len(numbers) != 6 or not all(_is_int(n) and n >= 1 for n in numbers):
+            raise UserError(
+                f"Expected widths[{block!r}] to be six integers >= 1 ({', '.join(Widths._fields)}); "
+                f"Received: {numbers}."
             )
-        checked[block] = Widths(*map(int, row))
+        checked[block] = Widths(*map(int, numbers))
     return checked or None
 
 
@@ -466,13 +512,13 @@ def _checked_input_shape(spec: Spec) -> tuple[int | None, int | None, int]:
     shape = tuple(spec.input_shape) if isinstance(spec.input_shape, Iterable) else (spec.input_shape,)
     sizes_ok = len(shape) == 3 and all(n is None or (_is_int(n) and n >= 1) for n in shape)
     if not sizes_ok or shape[2] is None:
-        raise ValueError(
+        raise UserError(
             "Expected input_shape to be (height, width, channels), height and width positive or None; "
             f"Received: input_shape={spec.input_shape!r}."
         )
     smallest = smallest_input(spec)
     if any(n is not None and n < smallest for n in shape[:2]):
-        raise ValueError(
+        raise UserError(
             f"Expected height and width of at least {smallest} for variant {spec.variant!r} "
             f"with the {spec.stem!r} stem; Received: input_shape={shape}."
         )
@@ -483,8 +529,8 @@ def _checked_input_shape(spec: Spec) -> tuple[int | None, int | None, int]:
 def smallest_input(spec: Spec) -> int:
     """Smallest height and width (pixels) that leave at least one position after every pool."""
     size = 1
-    for row in reversed(spec.trunk()):
+    for layer in reversed(spec.trunk()):
         wanted = size
-        while typing.cast(int, spec.out_size(row, size)) < wanted:
+        while typing.cast(int, spec.out_size(layer, size)) < wanted:
             size += 1
     return size

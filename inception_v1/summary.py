@@ -4,9 +4,9 @@ import os
 import typing
 from pathlib import Path
 
-from inception_v1.atomic_files import written_whole
+from inception_v1.atomic_files import atomic_file, check_file
 from inception_v1.cost import Cost, CostRow, cost
-from inception_v1.spec import AUX_TAPS, Conv, Inception, MaxPool, Spec, Widths
+from inception_v1.spec import AUX_TAPS, Conv, Inception, LayerSpec, MaxPool, Spec, Widths
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,8 +14,8 @@ if typing.TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH_TITLES = ("1x1", "3x3 red.", "3x3", "5x5 red.", "5x5", "pool proj.")
-PICTURE_SUFFIXES = (".svg", ".png", ".pdf")
-BRANCH_COLOURS = {"1x1": "#4c78a8", "3x3": "#f58518", "5x5": "#54a24b", "pool": "#b279a2"}
+IMAGE_SUFFIXES = (".svg", ".png", ".pdf")
+BRANCH_COLORS = {"1x1": "#4c78a8", "3x3": "#f58518", "5x5": "#54a24b", "pool": "#b279a2"}
 PLAIN, POOL, HEAD = "#9aa5b1", "#d9dee4", "#e45756"
 
 
@@ -25,7 +25,7 @@ def table(spec: Spec) -> "Table":
     A spec with `reduction=False` gets two more columns: the same row with 1x1 reductions.
 
     Raises:
-        ValueError: height or width of the input is None.
+        UserError: height or width of the input is None.
     """
     import dataclasses
 
@@ -55,7 +55,7 @@ def table(spec: Spec) -> "Table":
 def _title(spec: Spec) -> str:
     height, width, channels = spec.input_shape
     scale = "" if spec.width_multiplier == 1 else f", width x{spec.width_multiplier:g}"
-    return f"{spec.variant} ({spec.row.source}), input {height}x{width}x{channels}, {spec.stem} stem{scale}"
+    return f"{spec.variant} ({spec.family.source}), input {height}x{width}x{channels}, {spec.stem} stem{scale}"
 
 
 def _cells(spec: Spec, row: CostRow) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def _totals(counted: Cost) -> tuple[str, str]:
     return (f"{counted.params:,}", f"{counted.macs:,}")
 
 
-def draw(spec: Spec, path: str | os.PathLike) -> None:
+def draw(spec: Spec, path: str | os.PathLike[str]) -> None:
     """Draws `spec` from left to right, every bar as tall as its layer has channels, the heads on their taps.
 
     Args:
@@ -82,18 +82,15 @@ def draw(spec: Spec, path: str | os.PathLike) -> None:
         path: file to write, ending in .svg, .png or .pdf.
 
     Raises:
-        ValueError: another ending, a folder that does not exist, or an input of unknown size.
+        UserError: another ending, a folder that does not exist, or an input of unknown size.
     """
     path = Path(path)
-    if path.suffix.lower() not in PICTURE_SUFFIXES:
-        raise ValueError(f"Expected a file ending in {', '.join(PICTURE_SUFFIXES)}; Received: {str(path)!r}.")
-    if not path.parent.is_dir():
-        raise ValueError(f"Expected a file in an existing folder; Received: {str(path)!r}.")
+    check_file(path, IMAGE_SUFFIXES)
     import matplotlib
 
     kind = path.suffix[1:].lower()
     # Text stays text, and the same spec gives the same file.
-    with written_whole(path) as part, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": spec.name}):
+    with atomic_file(path) as part, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": spec.name}):
         _drawing(spec).savefig(part, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
 
 
@@ -106,13 +103,13 @@ def _drawing(spec: Spec) -> "Figure":
     figure = Figure(figsize=(17, 5.6), layout="constrained")
     axes = figure.add_subplot()
     x, resolution, taps = 0.0, None, {}
-    for row in spec.trunk():
-        output = counted[row.name].output
-        if output[:2] != resolution and isinstance(row, Conv | MaxPool):
+    for layer in spec.trunk():
+        output = counted[layer.name].output
+        if output[:2] != resolution and isinstance(layer, Conv | MaxPool):
             resolution = output[:2]
             axes.text(x, -40, f"{output[0]}x{output[1]}", fontsize=8, color="#555555", va="top")
-        x = _draw_row(axes, row, x, output[2], unit)
-        taps[row.name] = x
+        x = _draw_layer(axes, layer, x, output[2], unit)
+        taps[layer.name] = x
     for head, block in AUX_TAPS.items():
         if head in spec.heads:
             _draw_head(axes, head, taps[f"inception_{block}"], -150)
@@ -127,32 +124,32 @@ def _drawing(spec: Spec) -> "Figure":
     return figure
 
 
-def _draw_row(axes: "Axes", row, x: float, channels: int, unit: float) -> float:
-    """Draws one row from `x`; returns where the next one begins."""
-    if isinstance(row, Inception):
+def _draw_layer(axes: "Axes", layer: LayerSpec, x: float, channels: int, unit: float) -> float:
+    """Draws one layer from `x`; returns where the next one begins."""
+    if isinstance(layer, Inception):
         axes.text(
-            x + 47, channels * unit + 14, row.name.removeprefix("inception_"), fontsize=9, ha="center", weight="bold"
+            x + 47, channels * unit + 14, layer.name.removeprefix("inception_"), fontsize=9, ha="center", weight="bold"
         )
         low_inner, low_outer = 0.0, 0.0
-        for branch, colour in zip(row.branches, BRANCH_COLOURS.values(), strict=True):
-            convs = [step for step in branch if isinstance(step, Conv)]
+        for branch, color in zip(layer.branches, BRANCH_COLORS.values(), strict=True):
+            convs = [inner for inner in branch if isinstance(inner, Conv)]
             for conv in convs[:-1]:  # a reduction, on the left
-                low_inner = _bar(axes, x, low_inner, conv.filters, unit, colour, 0.55)
-            # A pool without projection hands on what came in: the rest of the channels.
+                low_inner = _bar(axes, x, low_inner, conv.filters, unit, color, 0.55)
+            # A pool without projection passes its input on: the rest of the channels.
             outer = convs[-1].filters if convs else channels - round(low_outer / unit)
-            low_outer = _bar(axes, x + 32, low_outer, outer, unit, colour, 1.0)
+            low_outer = _bar(axes, x + 32, low_outer, outer, unit, color, 1.0)
         return x + 76
-    colour, width = {Conv: (PLAIN, 30), MaxPool: (POOL, 12)}.get(type(row), ("#c9a227", 8))
-    axes.bar(x, channels * unit, width, align="edge", color=colour, edgecolor="white", linewidth=0.5)
-    if isinstance(row, Conv):
-        name = f"{row.kernel}x{row.kernel}" + (f"/{row.stride}" if row.stride > 1 else "")
+    color, width = {Conv: (PLAIN, 30), MaxPool: (POOL, 12)}.get(type(layer), ("#c9a227", 8))
+    axes.bar(x, channels * unit, width, align="edge", color=color, edgecolor="white", linewidth=0.5)
+    if isinstance(layer, Conv):
+        name = f"{layer.kernel}x{layer.kernel}" + (f"/{layer.stride}" if layer.stride > 1 else "")
         axes.text(x + 15, channels * unit + 14, f"{name}\n{channels}", fontsize=7, ha="center")
     return x + width + 8
 
 
-def _bar(axes: "Axes", x: float, low: float, channels: int, unit: float, colour: str, alpha: float) -> float:
+def _bar(axes: "Axes", x: float, low: float, channels: int, unit: float, color: str, alpha: float) -> float:
     axes.bar(
-        x, channels * unit, 30, bottom=low, align="edge", color=colour, alpha=alpha, edgecolor="white", linewidth=0.5
+        x, channels * unit, 30, bottom=low, align="edge", color=color, alpha=alpha, edgecolor="white", linewidth=0.5
     )
     if channels * unit > 26:
         axes.text(x + 15, low + channels * unit / 2, str(channels), fontsize=6, ha="center", va="center")
@@ -169,10 +166,10 @@ def _draw_head(axes: "Axes", head: str, x: float, y: float) -> None:
 def _legend(axes: "Axes") -> None:
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=colour, label=f"{name} branch") for name, colour in BRANCH_COLOURS.items()]
+    handles = [Patch(color=color, label=f"{name} branch") for name, color in BRANCH_COLORS.items()]
     handles += [Patch(color=PLAIN, label="convolution"), Patch(color=POOL, label="max pool")]
     handles += [
         Patch(color="#c9a227", label="LRN"),
-        Patch(color=BRANCH_COLOURS["3x3"], alpha=0.55, label="1x1 reduction (paler)"),
+        Patch(color=BRANCH_COLORS["3x3"], alpha=0.55, label="1x1 reduction (paler)"),
     ]
     axes.legend(handles=handles, loc="upper left", fontsize=8, frameon=False, ncols=2)

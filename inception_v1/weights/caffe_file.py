@@ -58,7 +58,7 @@ def read_caffe(data: bytes) -> dict[str, np.ndarray]:
 
     Raises:
         google.protobuf.message.DecodeError: it is no protobuf of a net.
-        ValueError: a blob whose shape says another size than its data, or more than two of a layer.
+        ValueError: a blob whose shape does not fit its data, or more than two of a layer.
     """
     net = message("NetParameter").FromString(data)
     blobs = {}

@@ -6,15 +6,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from inception_v1.atomic_files import written_whole
+from inception_v1.atomic_files import atomic_file
+from inception_v1.errors import UserError
 from inception_v1.spec import check_choice
-from inception_v1.weights import name_mapping as maps
+from inception_v1.weights import name_mapping
 from inception_v1.weights.caffe_file import write_caffe
 
 FAMILIES = {"torchvision": ("torchvision", ".safetensors"), "caffe": ("paper", ".caffemodel")}  # variant, suffix
 
 
-def export_weights(model: keras.Model, path: str | os.PathLike, family: str) -> None:
+def export_weights(model: keras.Model, path: str | os.PathLike[str], family: str) -> None:
     """Writes the weights of `model` as its family's own framework reads them. Reading them back is exact.
 
     Args:
@@ -24,21 +25,21 @@ def export_weights(model: keras.Model, path: str | os.PathLike, family: str) -> 
         family: "torchvision" or "caffe"; the model's variant is "torchvision" or "paper" then.
 
     Raises:
-        ValueError: another family, variant or suffix, or no top.
+        UserError: another family, variant or suffix, or no top.
         OSError: the file cannot be written; what was there before is still whole.
     """
     check_choice("family", family, FAMILIES)
     path, spec = Path(path), model.spec
     variant, suffix = FAMILIES[family]
     if spec.variant != variant or not spec.include_top or spec.stem != "imagenet" or not spec.reduction:
-        raise ValueError(
+        raise UserError(
             f"Expected a model of variant {variant!r} with a top, as {family} has it; "
             f"Received: variant={spec.variant!r}, include_top={spec.include_top}, stem={spec.stem!r}, "
             f"reduction={spec.reduction}."
         )
     if path.suffix != suffix:
-        raise ValueError(f"Expected a file ending in {suffix} for {family}; Received: {str(path)!r}.")
-    entries = (maps.torchvision if family == "torchvision" else maps.caffe)(spec)
+        raise UserError(f"Expected a file ending in {suffix} for {family}; Received: {str(path)!r}.")
+    entries = (name_mapping.torchvision if family == "torchvision" else name_mapping.caffe)(spec)
     arrays = {
         entries[variable.path].name: np.ascontiguousarray(
             entries[variable.path].transform.theirs(keras.ops.convert_to_numpy(variable))
@@ -46,7 +47,7 @@ def export_weights(model: keras.Model, path: str | os.PathLike, family: str) -> 
         for variable in model.weights
     }
     data = _torchvision(arrays) if family == "torchvision" else _caffe(model, arrays)
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         part.write_bytes(data)
 
 

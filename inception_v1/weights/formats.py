@@ -1,4 +1,4 @@
-"""What a weights file is, and what it holds: recognised by its content, whatever its name."""
+"""What a weights file is, and what it holds: recognized by its content, whatever its name."""
 
 import contextlib
 import gzip
@@ -17,6 +17,8 @@ import keras
 import numpy as np
 
 from inception_v1.cost import cost
+from inception_v1.errors import UserError
+from inception_v1.model import GoogLeNet
 from inception_v1.spec import LRN, Spec
 from inception_v1.weights.caffe_file import read_caffe
 from inception_v1.weights.torch_file import read_torch
@@ -33,10 +35,10 @@ class Weights(NamedTuple):
     Attributes:
         path: where it came from.
         source: kind of file, one of `SOURCES`.
-        variant: family of the network; None where only the network can tell (`.weights.h5`, with no arrays yet).
+        variant: family of the network; None where the file does not name it (`.weights.h5`, with no arrays yet).
         arrays: by the file's names; by our variables' paths in our own files.
-        lrn: constants of its response normalisation where the file says them.
-        spec: the network where the file says it.
+        lrn: constants of its response normalization where the file has them.
+        spec: the network where the file has it.
     """
 
     path: Path
@@ -47,7 +49,7 @@ class Weights(NamedTuple):
     spec: Spec | None = None
 
 
-def read(path: str | os.PathLike, source: str | None = None) -> Weights:
+def read(path: str | os.PathLike[str], source: str | None = None) -> Weights:
     """Reads a file of weights.
 
     Args:
@@ -55,14 +57,14 @@ def read(path: str | os.PathLike, source: str | None = None) -> Weights:
         source: what it has to be, one of `SOURCES`; None for any.
 
     Raises:
-        ValueError: no such file, damaged, hostile, larger than 1 GiB, or none of the formats.
+        UserError: no such file, damaged, hostile, larger than 1 GiB, or none of the formats.
     """
     path = Path(path)
     expected = f"Expected {f'weights of {source}' if source else 'a file of GoogLeNet weights'}"
     if source is not None and source not in SOURCES:
-        raise ValueError(f"Expected source to be one of {', '.join(SOURCES)}, or None; Received: source={source!r}.")
+        raise UserError(f"Expected source to be one of {', '.join(SOURCES)}, or None; Received: source={source!r}.")
     if not path.is_file() and not _index(path).is_file():
-        raise ValueError(f"{expected}; Received: {str(path)!r}, which does not exist.")
+        raise UserError(f"{expected}; Received: {str(path)!r}, which does not exist.")
     with refused(expected, path):
         weights = _read_checkpoint(path) if _index(path).is_file() else _read_file(path)
         if source not in (None, weights.source):
@@ -72,12 +74,12 @@ def read(path: str | os.PathLike, source: str | None = None) -> Weights:
 
 @contextlib.contextmanager
 def refused(expected: str, path: Path) -> Iterator[None]:
-    """Tells of whatever a damaged or hostile file made one of the parsers raise in one kind of error."""
+    """Turns whatever a damaged or hostile file made one of the parsers raise into a `UserError`."""
     try:
         yield
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{expected}; Received: {str(path)!r}: {reason:.500}") from error
+        raise UserError(f"{expected}; Received: {str(path)!r}: {reason:.500}") from error
 
 
 def _index(path: Path) -> Path:
@@ -132,7 +134,7 @@ def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _read_keras(path: Path, archive: zipfile.ZipFile) -> Weights:
-    """A `.keras` archive of a `GoogLeNet`, without running anything that its configuration names."""
+    """A `.keras` archive of a `GoogLeNet`, without executing anything that its configuration names."""
     config: Any = json.loads(_unpacked(archive, "config.json"))
     if config.get("registered_name") != "inception_v1>GoogLeNet":
         raise ValueError(f"it holds a {config.get('class_name')}, not a GoogLeNet")
@@ -142,9 +144,7 @@ def _read_keras(path: Path, archive: zipfile.ZipFile) -> Weights:
 
 
 def read_hdf5(spec: Spec, data: bytes) -> dict[str, np.ndarray]:
-    """The variables in the content of a `.weights.h5` file, by path, of a network that they say nothing about."""
-    from inception_v1.model import GoogLeNet
-
+    """The variables in the content of a `.weights.h5` file, by path, of a network that the file does not describe."""
     if cost(spec).params * 4 > len(data):
         raise ValueError(f"its {len(data)} bytes of weights are too few for its network")
     model = GoogLeNet(**spec.to_dict())
@@ -200,7 +200,7 @@ def _read_checkpoint(path: Path) -> Weights:
 
 
 def _read_protobuf(path: Path, data: bytes) -> Weights:
-    """Protobuf says nothing about itself: the message that makes sense of it is the right one."""
+    """Tries one message after the other, since protobuf does not name its own."""
     from google.protobuf.message import DecodeError
 
     for reader in (_read_onnx, _read_graph, _read_caffe):
@@ -227,7 +227,7 @@ def _read_onnx(path: Path, data: bytes) -> Weights:
     arrays = {}
     for name, tensor in tensors.items():
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise ValueError(f"{name!r} lies in another file, which is not followed")
+            raise ValueError(f"{name!r} is stored in another file, which is not followed")
         if tensor.data_type == onnx.TensorProto.FLOAT:
             held = len(tensor.raw_data) // 4 or len(tensor.float_data)
             if any(n < 0 for n in tensor.dims) or math.prod(tensor.dims) != held:
@@ -247,7 +247,7 @@ def _rounds_up(node: Any) -> bool:
 
 
 def _read_graph(path: Path, data: bytes) -> Weights:
-    """inception5h: a frozen TensorFlow graph, with the constants of its response normalisation."""
+    """inception5h: a frozen TensorFlow graph, with the constants of its response normalization."""
     from tensorflow.core.framework.graph_pb2 import GraphDef
 
     graph = GraphDef.FromString(data)
@@ -255,7 +255,7 @@ def _read_graph(path: Path, data: bytes) -> Weights:
     arrays = {name: _constant(name, tensor) for name, tensor in constants.items() if tensor.dtype == 1}  # DT_FLOAT
     lrns = {_lrn(node) for node in graph.node if node.op == "LRN"}
     if len(lrns) > 1:
-        raise ValueError(f"its response normalisations differ: {sorted(lrns)}")
+        raise ValueError(f"its response normalizations differ: {sorted(lrns)}")
     arrays = {name: array for name, array in arrays.items() if array.ndim}
     return Weights(path, "inception5h", "inception5h", arrays, next(iter(lrns), None))
 

@@ -1,4 +1,4 @@
-"""Where each of our variables comes from in the files of each published family, and how it is turned round."""
+"""The name mappings: which array of a published file each of our variables comes from, and how it is transposed."""
 
 import dataclasses
 import math
@@ -13,14 +13,14 @@ HEADS = ("main", *AUX_TAPS)
 
 
 class Transform(NamedTuple):
-    """Their array to ours, and back."""
+    """Converts a published array to ours, and back."""
 
     ours: Callable[[np.ndarray], np.ndarray]
     theirs: Callable[[np.ndarray], np.ndarray]
 
 
 class Entry(NamedTuple):
-    """Where one variable comes from: their name, and how to turn their array into ours."""
+    """One line of a name mapping: the published name, and how to convert its array to ours."""
 
     name: str
     transform: Transform
@@ -32,13 +32,13 @@ OIHW_BGR = Transform(lambda kernel: OIHW.ours(kernel)[:, :, ::-1], lambda kernel
 LINEAR = Transform(np.transpose, np.transpose)
 
 
-def flattened(grid: tuple[int, int], channels: int) -> Transform:
-    """A dense layer on a map that was flattened as channel, height, width; ours are height, width, channel."""
+def dense_after_flatten(grid: tuple[int, int], channels: int) -> Transform:
+    """A dense layer on feature maps that were flattened as channel, height, width; ours are height, width, channel."""
 
-    def ours(kernel):
+    def ours(kernel: np.ndarray) -> np.ndarray:
         return kernel.reshape(-1, channels, *grid).transpose(2, 3, 1, 0).reshape(-1, len(kernel))
 
-    def theirs(kernel):
+    def theirs(kernel: np.ndarray) -> np.ndarray:
         return kernel.reshape(*grid, channels, -1).transpose(3, 2, 0, 1).reshape(kernel.shape[-1], -1)
 
     return Transform(ours, theirs)
@@ -149,7 +149,7 @@ def keras_variables(spec: Spec) -> dict[str, Entry]:
     paths = []
     for layer in layers(spec):
         convolution = not layer.endswith(("_fc", "_logits"))
-        paths += [f"{layer}/kernel"] + ([f"{layer}/bias"] if spec.row.conv_bias or not convolution else [])
+        paths += [f"{layer}/kernel"] + ([f"{layer}/bias"] if spec.family.conv_bias or not convolution else [])
         if convolution and isinstance(norm, BatchNorm):
             paths += [f"{layer}_bn/{part}" for part in parts]
     return {path: Entry(path, SAME) for path in paths}
@@ -158,9 +158,9 @@ def keras_variables(spec: Spec) -> dict[str, Entry]:
 def layers(spec: Spec) -> list[str]:
     """Names of the convolutions and dense layers of a network and its heads, in order."""
     names = []
-    for row in spec.trunk():
-        steps = [step for branch in row.branches for step in branch] if isinstance(row, Inception) else [row]
-        names += [step.name for step in steps if isinstance(step, Conv)]
+    for layer in spec.trunk():
+        inner = [one for branch in layer.branches for one in branch] if isinstance(layer, Inception) else [layer]
+        names += [one.name for one in inner if isinstance(one, Conv)]
     if not spec.include_top:
         return names
     return [*names, "main_logits", *(f"{h}_{part}" for h in spec.heads[1:] for part in ("conv", "fc", "logits"))]
@@ -172,7 +172,7 @@ def head_of(path: str) -> str | None:
     return head if head in HEADS else None
 
 
-def complete(spec: Spec) -> Spec:
+def with_all_heads(spec: Spec) -> Spec:
     """The same network with every head, so that a file's are known even where the model has none."""
     height, width, channels = spec.input_shape
     fixed = (height or 224, width or 224, channels)
@@ -184,21 +184,21 @@ def _kernel(spec: Spec, layer: str) -> Transform:
         return LINEAR
     if layer.endswith("_fc"):
         grid = spec.aux_grid(*_tap_size(spec, layer.partition("_")[0])) or (AUX_GRID, AUX_GRID)
-        return flattened(grid, spec.scaled(AUX_CONV))
+        return dense_after_flatten(grid, spec.scaled(AUX_CONV))
     return OIHW
 
 
 def _tap_size(spec: Spec, head: str) -> tuple[int | None, int | None]:
-    """Height and width of the map that an auxiliary head sits on."""
+    """Height and width of the feature maps that an auxiliary head reads."""
     height, width, _ = spec.input_shape
-    for row in spec.trunk():
-        height, width = spec.out_size(row, height), spec.out_size(row, width)
-        if row.name == f"inception_{AUX_TAPS[head]}":
+    for layer in spec.trunk():
+        height, width = spec.out_size(layer, height), spec.out_size(layer, width)
+        if layer.name == f"inception_{AUX_TAPS[head]}":
             break
     return height, width
 
 
-def trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+def without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Without ones in front: old files write a vector as (1, 1, 1, n)."""
     while len(shape) > 1 and shape[0] == 1:
         shape = shape[1:]
@@ -212,9 +212,22 @@ def their_shape(entry: Entry, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def fits(entry: Entry, array: np.ndarray, shape: tuple[int, ...]) -> bool:
     """Whether a file's array becomes a variable of `shape`."""
-    return math.prod(array.shape) == math.prod(shape) and trimmed(array.shape) == trimmed(their_shape(entry, shape))
+    return math.prod(array.shape) == math.prod(shape) and without_leading_ones(array.shape) == without_leading_ones(
+        their_shape(entry, shape)
+    )
 
 
-def turned(entry: Entry, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def converted(entry: Entry, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A file's array as ours, float32."""
     return np.ascontiguousarray(entry.transform.ours(array.reshape(their_shape(entry, shape))), "float32")
+
+
+# By kind of file.
+MAPPINGS: dict[str, Callable[[Spec], dict[str, Entry]]] = {
+    "caffe": caffe,
+    "torchvision": torchvision,
+    "slim": slim,
+    "onnx": caffe,
+    "inception5h": inception5h,
+    "keras": keras_variables,
+}

@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 import keras
 
+from inception_v1.errors import UserError
+
 
 class Download(NamedTuple):
     """A published file.
 
     Attributes:
         url: its address.
-        sha256: of its content, or as much of the beginning as was published.
+        sha256: of its content, or as many of its first digits as were published.
         source: what the hash was taken from.
     """
 
@@ -48,7 +50,7 @@ DOWNLOADS = {
 NAMES = {"imagenet": "torchvision", **{name: name for name in DOWNLOADS}}
 
 
-def converted(name: str, import_weights: Callable[[Path], keras.Model]) -> Path:
+def converted_file(name: str, import_weights: Callable[[Path], keras.Model]) -> Path:
     """The `.keras` file of published weights, made where there is none yet.
 
     Args:
@@ -56,7 +58,7 @@ def converted(name: str, import_weights: Callable[[Path], keras.Model]) -> Path:
         import_weights: makes the network of a downloaded file.
 
     Raises:
-        ValueError: the file cannot be downloaded, and is not in the cache, or is another than the published one.
+        UserError: the file cannot be downloaded, and is not in the cache, or is another than the published one.
     """
     download = DOWNLOADS[NAMES[name]]
     folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras", "models", "googlenet")
@@ -77,13 +79,13 @@ def _fetched(download: Download, folder: Path) -> Path:
                 download.file, download.url, cache_dir=folder.parent.parent, cache_subdir="models/googlenet"
             )
         except Exception as error:  # whatever the network and its proxies come up with
-            raise ValueError(
+            raise UserError(
                 f"Expected {download.file!r} to be downloaded from {download.url}; Received: {error}. "
                 f"Without a network put the file at {str(path)!r}."
             ) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not digest.startswith(download.sha256):
-        raise ValueError(
+        raise UserError(
             f"Expected {str(path)!r} to have the published SHA-256 {download.sha256}; Received: {digest}. "
             f"Remove it and try again, or download it from {download.url}."
         )

@@ -1,4 +1,4 @@
-"""Tensors out of a file of `torch.save`, without PyTorch and without running anything that the file says.
+"""Tensors out of a file of `torch.save`, without PyTorch and without executing anything in the file.
 
 Both layouts are read: the zip archive of PyTorch 1.6 and later, and the older stream of pickles, in which
 torchvision's own GoogLeNet is published. Source: `torch/serialization.py`, `torch/_utils.py`.
@@ -55,15 +55,15 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
     """The tensors of a state dict.
 
     Args:
-        data: the whole file. A state dict may also lie under "state_dict" or "model", and its names may begin with
-            the "module." of `DataParallel`.
+        data: the whole file. A state dict may also be stored under "state_dict" or "model", and its names may begin
+            with the "module." of `DataParallel`.
 
     Returns:
         {name: array}; bfloat16 becomes float32.
 
     Raises:
-        ValueError: the pickle calls anything but what rebuilds tensors (named), or the file holds less than it says, or
-            no state dict.
+        ValueError: the pickle calls anything but what rebuilds tensors (named), or the file holds less than it
+            declares, or no state dict.
     """
     state, storages = _read_zip(data) if data[:2] == b"PK" else _read_legacy(data)
     for key in ("state_dict", "model"):
@@ -124,7 +124,7 @@ def _read_legacy(data: bytes) -> tuple[Any, Callable[[Storage], bytes]]:
     return state, lambda storage: blocks[storage.key]
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+class _Unpickler(pickle._Unpickler):
     """Rebuilds tensors and calls nothing else.
 
     In Python, because the table of the C version grows to any index that the file names.
@@ -134,7 +134,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
         limit: of all storages together, bytes.
     """
 
-    def __init__(self, file: io.BytesIO, limit: int):
+    def __init__(self, file: io.BytesIO, limit: int) -> None:
         super().__init__(file)
         self._room = limit
         self.storages: dict[str, Storage] = {}
@@ -172,7 +172,7 @@ def _checked(tensor: Tensor) -> Tensor:
     shapes = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= 8
     if not isinstance(storage, Storage) or not shapes or not all(map(_natural, (offset, *size, *stride))):
         raise ValueError("its pickle describes a tensor by something else than whole numbers")
-    count: int = math.prod(size)  # type: ignore[arg-type]  # mypy 2 takes it for numbers it can enumerate
+    count: int = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if count > storage.numel or (count and last >= storage.numel):
         raise ValueError(f"a tensor of shape {size} reaches beyond its {storage.numel} numbers")
