@@ -1,16 +1,8 @@
-"""Training GoogLeNet: sources, pipeline, recipes, runs, their evaluation and exports."""
+"""Training GoogLeNet: data, recipes, runs on any number of devices, their evaluation, reports and exports.
 
-from typing import Any
+The public names are those of `__init__.pyi`, imported on first use.
+"""
 
-_PUBLIC = {
-    "fine_tune": "training.transfer",
-    "export": "training.export.export",
-}  # imported on demand: `training.recipe` must not wait for Keras
+import lazy_loader
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""What happens between the epochs of a run: averages, the best model, the history, its state, and trouble."""
+"""What happens between the batches and epochs of a run: validation, the best model, history, state, warnings."""
 
 import csv
 import io
@@ -7,41 +7,50 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from inception_v1 import GoogLeNet
-from inception_v1.atomic_files import written_whole
-from training import run_folder as runs
-from training.evaluation import evaluate
+from inception_v1.atomic_files import atomic_file, write_text
+from training.errors import DivergenceError
+from training.evaluation.predictor import Predictor, sum_scores
 from training.optimizer import SGD
 
 log = logging.getLogger(__name__)
 
 
 class Validate(keras.callbacks.Callback):
-    """Evaluates the weights after every epoch, logged as "val_...", then their Polyak average, as "val_average_...".
+    """Evaluates the weights after every epoch, logged as "val_...", then their moving average, as "val_average_...".
 
-    Every image counts once, whatever the batches and however many processes share the work; Keras' own validation
+    Every image counts once, whatever the batches and however many processes divide the work; Keras' own validation
     weighs a partial batch like a whole one in the losses by head.
 
     Args:
         validation: batches of this process' part of the validation split.
         weights: of the heads' losses in the sum.
         average: whether the optimizer keeps an average.
-        total: adds up an array over the processes.
+        sum_over_processes: adds up an array over the processes.
     """
 
-    def __init__(self, validation: tf.data.Dataset, weights: Mapping[str, float | keras.Variable], average, total):
+    def __init__(
+        self,
+        validation: tf.data.Dataset,
+        weights: Mapping[str, float | keras.Variable],
+        average: bool,
+        sum_over_processes: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
         super().__init__()
-        self._validation, self._weights, self._average, self._total = validation, weights, average, total
+        self._validation, self._weights, self._average = validation, weights, average
+        self._sum_over_processes = sum_over_processes
 
-    def on_train_begin(self, logs=None):
-        self._answers = evaluate.answers(self.model)
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._predictor = Predictor(self.model)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
         logs |= self._scores("val_")
         if self._average:
             raw = self.model.get_weights()
@@ -49,9 +58,10 @@ class Validate(keras.callbacks.Callback):
             logs |= self._scores("val_average_")
             self.model.set_weights(raw)
 
-    def _scores(self, prefix):
+    def _scores(self, prefix: str) -> dict[str, float]:
         heads, scores = self.model.spec.heads, {f"{prefix}loss": 0.0}
-        total = self._total(evaluate.summed(self._answers(self._validation), len(heads)))
+        self._predictor.refresh()
+        total = self._sum_over_processes(sum_scores(self._predictor(self._validation), len(heads)))
         for head, (top1, top5, loss) in zip(heads, total[:, :3] / total[:, 3:], strict=True):
             scores |= {f"{prefix}{head}_loss": loss, f"{prefix}{head}_accuracy": top1}
             scores[f"{prefix}{head}_top5_accuracy"] = top5
@@ -61,12 +71,12 @@ class Validate(keras.callbacks.Callback):
 
 def assign_average(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
     """Gives the variables of `model` the averages that an optimizer keeps for those of the same paths."""
-    averages = inner(optimizer).averages()
+    averages = unwrap(optimizer).averages()
     for variable in model.trainable_variables:
         variable.assign(averages[variable.path])
 
 
-def inner(optimizer: keras.optimizers.Optimizer) -> SGD:
+def unwrap(optimizer: keras.optimizers.Optimizer) -> SGD:
     """The optimizer inside the one that scales the loss of a float16 network."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
@@ -80,24 +90,26 @@ class KeepBest(keras.callbacks.Callback):
         path: a `.keras` file.
         bare: an uncompiled network like the one in training, to take over its weights.
         score: which of the epoch's numbers, higher being better.
-        average: whether to save the Polyak average of the weights, not the weights.
+        average: whether to save the moving average of the weights, not the weights.
 
     Attributes:
         best: the score so far.
         best_epoch: which epoch the file holds, from 1; None before the first.
     """
 
-    def __init__(self, path: Path, bare: GoogLeNet, score: str = "val_main_accuracy", average: bool = False):
+    def __init__(self, path: Path, bare: GoogLeNet, score: str = "val_main_accuracy", average: bool = False) -> None:
         super().__init__()
         self._path, self._bare, self._score, self._average = path, bare, score, average
-        self.best, self.best_epoch = -math.inf, None
+        self.best = -math.inf
+        self.best_epoch: int | None = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
         if logs[self._score] >= self.best:
             self._bare.set_weights(self.model.get_weights())
             if self._average:
                 assign_average(self._bare, self.model.optimizer)
-            with written_whole(self._path) as part:
+            with atomic_file(self._path) as part:
                 self._bare.save(part)
             self.best, self.best_epoch = float(logs[self._score]), epoch + 1
 
@@ -112,24 +124,26 @@ class History(keras.callbacks.Callback):
         rows: column to number, for every epoch.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self._path, self.rows = path, []
+        self._path = path
+        self.rows: list[dict[str, float]] = []
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
         rate = float(self.model.optimizer.learning_rate)
         self.rows.append({"epoch": epoch, "learning_rate": rate, **{k: float(v) for k, v in sorted(logs.items())}})
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        runs.write_text(self._path, text.getvalue())
+        write_text(self._path, text.getvalue())
 
 
 class StopEarly(keras.callbacks.Callback):
     """Ends training once a number of the epochs has not become better for a while.
 
-    It looks at the history alone, so that a run that goes on after a kill ends where it would have ended.
+    It looks at the history alone, so that a resumed run ends where it would have ended.
 
     Args:
         score: the number, from a row of the history.
@@ -137,7 +151,7 @@ class StopEarly(keras.callbacks.Callback):
         patience: epochs to wait for a better one.
     """
 
-    def __init__(self, score: Callable[[Mapping[str, float]], float], direction: str, patience: int):
+    def __init__(self, score: Callable[[Mapping[str, float]], float], direction: str, patience: int) -> None:
         super().__init__()
         self._score, self._sign, self._patience = score, 1 if direction == "max" else -1, patience
 
@@ -150,14 +164,14 @@ class StopEarly(keras.callbacks.Callback):
         scores = [self._sign * self._score(row) for row in self._history.rows]
         return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self._patience
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.model.stop_training = self.model.stop_training or self.due()
 
 
 class SaveState(keras.callbacks.Callback):
-    """Saves after every epoch all that a killed run needs to go on as if nothing had happened.
+    """Saves after every epoch all that a killed run needs to resume as if nothing had happened.
 
-    Goes last: once its file is there, the epoch counts. Until then it is done again.
+    Is called last: once its file is there, the epoch counts. Until then it is trained again.
 
     Args:
         path: of the `.npz` file.
@@ -165,18 +179,18 @@ class SaveState(keras.callbacks.Callback):
         history: likewise its rows.
     """
 
-    def __init__(self, path: Path, best: list[KeepBest], history: History):
+    def __init__(self, path: Path, best: list[KeepBest], history: History) -> None:
         super().__init__()
         self._path, self._best, self._history = path, best, history
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         about = {
             "epochs": epoch + 1,
             "best": [[keep.best, keep.best_epoch] for keep in self._best],
             "history": self._history.rows,
         }
-        arrays = {str(i): np.asarray(variable) for i, variable in enumerate(_variables(self.model))}
-        with written_whole(self._path) as part, open(part, "wb") as file:
+        arrays: dict[str, Any] = {str(i): np.asarray(variable) for i, variable in enumerate(_variables(self.model))}
+        with atomic_file(self._path) as part, open(part, "wb") as file:
             np.savez(file, about=json.dumps(about), **arrays)
 
     def restore(self, model: GoogLeNet) -> int:
@@ -191,7 +205,7 @@ class SaveState(keras.callbacks.Callback):
         return about["epochs"]
 
 
-def _variables(model):
+def _variables(model: GoogLeNet) -> list[keras.Variable]:
     """Weights, running statistics, random states and what the optimizer keeps."""
     return [*model.variables, *model.optimizer.variables]
 
@@ -205,34 +219,35 @@ class AuxWeight(keras.callbacks.Callback):
         epochs: of the run.
     """
 
-    def __init__(self, weight: keras.Variable, start: float, epochs: int):
+    def __init__(self, weight: keras.Variable, start: float, epochs: int) -> None:
         super().__init__()
         self._weight, self._start, self._epochs = weight, start, epochs
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._weight.assign(self._start * (1 - epoch / self._epochs))
 
 
 class StopOnDivergence(keras.callbacks.Callback):
-    """Ends training with a `ValueError` at the first step whose loss is not finite.
+    """Ends training with a `DivergenceError` at the first step whose loss is not finite.
 
     Args:
         steps: in an epoch.
-        kept: says what is left of the run.
+        kept: returns what is left of the run, as a clause.
     """
 
-    def __init__(self, steps: int, kept: Callable[[], str]):
+    def __init__(self, steps: int, kept: Callable[[], str]) -> None:
         super().__init__()
         self._steps, self._kept, self._epoch = steps, kept, 0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
         if math.isfinite(logs["loss"]):
             return
         step = self._epoch * self._steps + batch + 1
-        raise ValueError(
+        raise DivergenceError(
             f"Expected a finite loss; Received: loss={logs['loss']} at step {step} (epoch {self._epoch + 1}), learning "
             f"rate {float(self.model.optimizer.learning_rate):.3g}. Lower the learning rate or lengthen the warm-up; "
             f"{self._kept()}."
@@ -252,15 +267,16 @@ class WatchHeads(keras.callbacks.Callback):
         warnings: what was noticed, by head.
     """
 
-    def __init__(self, heads: tuple[str, ...], classes: int):
+    def __init__(self, heads: tuple[str, ...], classes: int) -> None:
         super().__init__()
         self._heads, self._guess = heads, math.log(classes)
         self._stuck = dict.fromkeys(heads, 0)
         self.warnings: dict[str, str] = {}
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if len(self._heads) == 1:
             return
+        assert logs is not None
         losses = {head: float(logs[f"{head}_loss"]) for head in self._heads}
         best = min(losses, key=lambda head: losses[head])
         for head, loss in losses.items():
@@ -270,6 +286,6 @@ class WatchHeads(keras.callbacks.Callback):
                 self.warnings[head] = (
                     f"{head} does not learn: its loss is {loss:.3f} after epoch {epoch + 1}, that of a guess "
                     f"(ln(classes) = {self._guess:.3f}), while {best} is at {losses[best]:.3f}. Lower the learning "
-                    "rate, lengthen the warm-up, or take a variant with batch normalisation."
+                    "rate, lengthen the warm-up, or take a variant with batch normalization."
                 )
                 log.warning("%s", self.warnings[head])

@@ -6,9 +6,10 @@ from typing import Any
 import keras
 
 from inception_v1 import GoogLeNet, Spec
+from inception_v1.errors import UserError
 from inception_v1.spec import AUX_TAPS, check_choice
 
-# Stages of the body from the image on: how their variables' paths begin, and the last row with weights.
+# Stages of the body from the image on: how their variables' paths begin, and the last layer with weights.
 STAGES = {
     "conv": "conv2_3x3",
     "inception_3": "inception_3b",
@@ -26,102 +27,102 @@ def fine_tune(model: GoogLeNet, classes: int, freeze_until: str | None = None, *
     Args:
         model: a trained network with a top.
         classes: of the new task.
-        freeze_until: last block ("3a" ... "5b") or other row of the body ("conv2_3x3") that does not train; None trains
-            all. A frozen batch normalisation also keeps its running statistics.
+        freeze_until: last block ("3a" ... "5b") or other layer of the body ("conv2_3x3") that does not train; None
+            trains all. A frozen batch normalization also keeps its running statistics.
         **changes: other arguments of `build_googlenet`, for instance `input_shape`, `aux` or `dropout`.
 
     Returns:
         A new `GoogLeNet`.
 
     Raises:
-        ValueError: no such row, or a body that the weights do not fit (every layer is named).
+        UserError: no such layer, or a body that the weights do not fit (every layer is named).
     """
     if not model.spec.include_top:
-        raise ValueError("Expected a model with heads; Received: one built with include_top=False.")
-    spec = changed(model.spec, classes=classes, class_names=changes.pop("class_names", None), **changes)
+        raise UserError("Expected a model with heads; Received: one built with include_top=False.")
+    spec = with_arguments(model.spec, classes=classes, class_names=changes.pop("class_names", None), **changes)
     tuned = GoogLeNet(**spec.to_dict())
     freeze(tuned, freeze_until)
     copy_body(model, tuned)
     return tuned
 
 
-def changed(spec: Spec, **changes: Any) -> Spec:
-    """`spec` with other arguments. Raises ValueError as `Spec` does."""
-    return Spec(**{**spec.to_dict(), **changes})
+def with_arguments(spec: Spec, **arguments: Any) -> Spec:
+    """`spec` with other arguments. Raises UserError as `Spec` does."""
+    return Spec(**{**spec.to_dict(), **arguments})
 
 
-def read(path: str | os.PathLike) -> GoogLeNet:
-    """The network in a `.keras` file. Raises ValueError where there is none."""
+def read_network(path: str | os.PathLike[str]) -> GoogLeNet:
+    """The network in a `.keras` file. Raises UserError where there is none."""
     expected = f"Expected a GoogLeNet in a .keras file; Received: {str(path)!r}"
     if not os.path.isfile(path) or not str(path).endswith(".keras"):
-        raise ValueError(f"{expected}, which is no such file.")
+        raise UserError(f"{expected}, which is no such file.")
     try:
         model = keras.saving.load_model(path, compile=False)
     except (ValueError, OSError, KeyError, TypeError) as error:
-        raise ValueError(f"{expected}: {error}") from error
+        raise UserError(f"{expected}: {error}") from error
     if not isinstance(model, GoogLeNet):
-        raise ValueError(f"{expected}, which holds a {type(model).__name__}.")
+        raise UserError(f"{expected}, which holds a {type(model).__name__}.")
     return model
 
 
 def check_fits(pretrained: Spec, spec: Spec, freeze_until: str | None) -> None:
-    """Raises ValueError unless `spec` takes images of the channels that the pretrained network does and has the row."""
+    """Raises UserError unless `spec` takes images of as many channels as the pretrained network and has the layer."""
     if pretrained.input_shape[-1] != spec.input_shape[-1]:
-        raise ValueError(
+        raise UserError(
             f"Expected images of {pretrained.input_shape[-1]} channels, as the weights were trained on; "
             f"Received: a source of {spec.input_shape[-1]}."
         )
-    _rows_until(spec, freeze_until)
+    _layers_until(spec, freeze_until)
 
 
 def copy_body(source: GoogLeNet, target: GoogLeNet) -> None:
     """Copies every layer's weights but the classifiers', and those of auxiliary layers where they fit.
 
     Raises:
-        ValueError: another layer does not fit; nothing is copied then.
+        UserError: another layer does not fit; nothing is copied then.
     """
     own = {layer.name: layer.get_weights() for layer in source.layers}
     fitting, wrong = {}, []
     for layer in target.layers:
         if not layer.weights or layer.name.endswith("_logits"):
             continue
-        wanted, given = [tuple(w.shape) for w in layer.weights], [w.shape for w in own.get(layer.name, [])]
-        if wanted == given:
+        wanted, found = [tuple(w.shape) for w in layer.weights], [w.shape for w in own.get(layer.name, [])]
+        if wanted == found:
             fitting[layer.name] = own[layer.name]
         elif not layer.name.startswith(tuple(AUX_TAPS)):
-            wrong.append(f"{layer.name} {given or 'absent'}, not {wanted}")
+            wrong.append(f"{layer.name} {found or 'absent'}, not {wanted}")
     if wrong:
-        raise ValueError(f"Expected weights for the same body; Received: {'; '.join(wrong)}.")
+        raise UserError(f"Expected weights for the same body; Received: {'; '.join(wrong)}.")
     for name, weights in fitting.items():
         target.get_layer(name).set_weights(weights)
 
 
 def freeze(model: GoogLeNet, until: str | None) -> None:
-    """Freezes the body up to and including a block or another row, and nothing else; None freezes nothing.
+    """Freezes the body up to and including a block or another layer, and nothing else; None freezes nothing.
 
     Takes effect when the model is compiled, or when `fit` makes its training function anew.
 
     Raises:
-        ValueError: no such row (every one is listed).
+        UserError: no such layer (every one is listed).
     """
-    frozen = _rows_until(model.spec, until)
+    frozen = _layers_until(model.spec, until)
     for layer in model.layers:
         if layer.weights:
-            layer.trainable = not any(layer.name == row or layer.name.startswith(f"{row}_") for row in frozen)
+            layer.trainable = not any(layer.name == name or layer.name.startswith(f"{name}_") for name in frozen)
 
 
-def _rows_until(spec: Spec, until: str | None) -> list[str]:
+def _layers_until(spec: Spec, until: str | None) -> list[str]:
     if until is None:
         return []
-    rows = [row.name for row in spec.trunk()]
-    short = [row.removeprefix("inception_") for row in rows]
+    names = [layer.name for layer in spec.trunk()]
+    short = [name.removeprefix("inception_") for name in names]
     check_choice("freeze_until", until.removeprefix("inception_"), short)
-    return rows[: short.index(until.removeprefix("inception_")) + 1]
+    return names[: short.index(until.removeprefix("inception_")) + 1]
 
 
-def stage_rates(factor: float) -> dict[str, float]:
+def stage_factors(factor: float) -> dict[str, float]:
     """Factors of the learning rate by the beginning of a variable's path: `factor` for blocks 5a and 5b, its square for
-    4a to 4e, and so on down to the stem. The heads keep the whole rate."""
+    4a to 4e, and so on down to the stem. The heads keep the learning rate itself."""
     return {stage: factor ** (len(STAGES) - depth) for depth, stage in enumerate(STAGES)}
 
 
@@ -129,21 +130,22 @@ class Unfreeze(keras.callbacks.Callback):
     """Lets frozen stages train one after the other, those next to the heads first.
 
     Args:
-        until: the last row that is frozen at the start.
-        epochs: after how many epochs everything trains; the stages share the time before equally.
+        until: the last layer that is frozen at the start.
+        epochs: after how many epochs everything trains; the stages divide the time before equally.
     """
 
-    def __init__(self, until: str, epochs: int):
+    def __init__(self, until: str, epochs: int) -> None:
         super().__init__()
-        self._until, self._epochs, self._border = until, epochs, until
+        self._until, self._epochs = until, epochs
+        self._border: str | None = until
 
     def border(self, epoch: int) -> str | None:
-        """The last frozen row in an epoch, from 0."""
-        rows = _rows_until(self.model.spec, self._until)
-        borders = [self._until, *reversed([end for end in STAGES.values() if end in rows[:-1]]), None]
+        """The last frozen layer in an epoch, from 0."""
+        names = _layers_until(self.model.spec, self._until)
+        borders = [self._until, *reversed([end for end in STAGES.values() if end in names[:-1]]), None]
         return borders[min(epoch * (len(borders) - 1) // self._epochs, len(borders) - 1)]
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (border := self.border(epoch)) != self._border:
             freeze(self.model, border)
             self.model.make_train_function(force=True)

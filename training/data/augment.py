@@ -10,15 +10,15 @@ import tensorflow as tf
 
 from training.data.decoding import bounded, decode_pixels
 
-CROP_AREA = (0.08, 1.0)  # arXiv 1409.4842, section 6: share of the image's area
+CROP_AREA = (0.08, 1.0)  # arXiv 1409.4842, section 6: fraction of the image's area
 CROP_RATIO = (3 / 4, 4 / 3)  # and width over height
 CROP_ATTEMPTS = 10
 INTERPOLATIONS = ("bilinear", "area", "nearest", "bicubic")  # section 6: "with equal probability"
 
 # Photometric distortions of Howard 2013 (arXiv 1312.5402), which section 6 cites.
 BRIGHTNESS = 32.0  # added, at most this much either way on the 0-255 scale
-CONTRAST = (0.5, 1.5)  # about the mean colour
-SATURATION = (0.5, 1.5)  # about the grey of the same luma
+CONTRAST = (0.5, 1.5)  # about the mean color
+SATURATION = (0.5, 1.5)  # about the gray of the same luma
 HUE = 0.2  # of the full circle, at most this much either way
 TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], "float32")  # NTSC
 
@@ -38,18 +38,18 @@ def paper(encoded: tf.Tensor, seed: tf.Tensor, size: int, channels: int) -> tf.T
         encoded: scalar string, as in `decode_window`.
         seed: decides every draw.
         size: height and width of the result, pixels.
-        channels: 1 (grey) or 3.
+        channels: 1 (gray) or 3.
 
     Returns:
         float32 `(size, size, channels)` on the 0-255 scale.
     """
-    crop, interpolation, mirror, colour = _paper_seeds(seed)
+    crop, interpolation, mirror, color = _paper_seeds(seed)
     image = decode_window(encoded, crop)
     image = random_resize(image, interpolation, size)
     if channels == 1:
         image = tf.image.rgb_to_grayscale(image)
     image = random_flip(tf.ensure_shape(image, (size, size, channels)), mirror)
-    return photometric(image, colour)
+    return photometric(image, color)
 
 
 def paper_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -57,20 +57,25 @@ def paper_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return inception_crop(shape, _paper_seeds(seed)[0])
 
 
-def _paper_seeds(seed):
-    """Of the crop, the interpolation, the mirror and the colours."""
+def _paper_seeds(seed: tf.Tensor) -> list[tf.Tensor]:
+    """Seeds of the crop, the interpolation, the mirror and the colors."""
     return tf.unstack(tf.random.split(seed, 4))
 
 
-def inception_crop(shape: tf.Tensor, seed: tf.Tensor, area=CROP_AREA, ratio=CROP_RATIO) -> tf.Tensor:
-    """Draws the window of the paper's crop: a uniform share of the area, a log-uniform aspect ratio, any position.
+def inception_crop(
+    shape: tf.Tensor,
+    seed: tf.Tensor,
+    area: tuple[float, float] = CROP_AREA,
+    ratio: tuple[float, float] = CROP_RATIO,
+) -> tf.Tensor:
+    """Draws the window of the paper's crop: a uniform fraction of the area, a log-uniform aspect ratio, any position.
 
-    Where none of ten draws fits, the window is the largest centred one whose ratio is in range.
+    Where none of ten draws fits, the window is the largest centered one whose ratio is in range.
 
     Args:
         shape: `(2,)` or longer integers, height and width of the image first.
         seed: of the draw.
-        area: smallest and largest share of the image's area.
+        area: smallest and largest fraction of the image's area.
         ratio: smallest and largest width over height.
 
     Returns:
@@ -94,8 +99,13 @@ def inception_crop(shape: tf.Tensor, seed: tf.Tensor, area=CROP_AREA, ratio=CROP
     return tf.cast(tf.concat([offset, size], 0), tf.int32)
 
 
-def decode_window(encoded: tf.Tensor, seed: tf.Tensor, area=CROP_AREA, ratio=CROP_RATIO) -> tf.Tensor:
-    """Decodes the part of a picture that `inception_crop` draws; of a JPEG only the blocks that it touches.
+def decode_window(
+    encoded: tf.Tensor,
+    seed: tf.Tensor,
+    area: tuple[float, float] = CROP_AREA,
+    ratio: tuple[float, float] = CROP_RATIO,
+) -> tf.Tensor:
+    """Decodes the part of an image that `inception_crop` draws; of a JPEG only the blocks that it touches.
 
     Args:
         encoded: scalar string; JPEG, PNG, GIF (first frame), BMP or WebP.
@@ -105,14 +115,14 @@ def decode_window(encoded: tf.Tensor, seed: tf.Tensor, area=CROP_AREA, ratio=CRO
         uint8 `(height, width, 3)` of the window.
     """
 
-    def jpeg():
+    def jpeg() -> tf.Tensor:
         shape = tf.image.extract_jpeg_shape(encoded)
         window = inception_crop(shape, seed, area, ratio)
         return tf.image.decode_and_crop_jpeg(
             bounded(encoded, shape), window, channels=3, dct_method="INTEGER_FAST", fancy_upscaling=False
         )
 
-    def other():
+    def other() -> tf.Tensor:
         image = decode_pixels(encoded)
         return window_of(image, inception_crop(tf.shape(image), seed, area, ratio))
 
@@ -139,14 +149,14 @@ def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def photometric(image: tf.Tensor, seed: tf.Tensor, lighting: float = 0.1) -> tf.Tensor:
-    """Changes brightness, contrast, saturation, hue and the light's colour by random amounts.
+    """Changes brightness, contrast, saturation, hue and the light's color by random amounts.
 
-    All five are affine maps of the colour: contrast turns about the mean colour, saturation and hue about the grey
+    All five are affine maps of the color: contrast turns about the mean color, saturation and hue about the gray
     axis at constant luma (hue as a rotation of I and Q), brightness moves along it. So their order, which the paper's
-    code draws at random, makes no difference up to the clipping at the end, and one 3x3 product applies them all.
+    code draws at random, makes no difference up to the clipping at the end, and one 3x3 matrix applies them all.
 
     Args:
-        image: float32 `(height, width, channels)` on the 0-255 scale; grey (one channel) has neither saturation, hue
+        image: float32 `(height, width, channels)` on the 0-255 scale; gray (one channel) has neither saturation, hue
             nor light.
         seed: of the draws.
         lighting: standard deviation of the mixture of ImageNet's principal components that is added, in standard
@@ -159,7 +169,7 @@ def photometric(image: tf.Tensor, seed: tf.Tensor, lighting: float = 0.1) -> tf.
     brightness, contrast, saturation, hue = tf.unstack(tf.random.stateless_uniform((4,), draws))
     contrast = _between(CONTRAST, contrast)
     matrix = contrast * tf.eye(image.shape[-1])
-    offset = (1 - contrast) * _mean_colour(image) + (2 * brightness - 1) * BRIGHTNESS
+    offset = (1 - contrast) * _mean_color(image) + (2 * brightness - 1) * BRIGHTNESS
     if image.shape[-1] == 3:
         turn = tf.matmul(_hue((2 * hue - 1) * HUE), _saturation(_between(SATURATION, saturation)))
         matrix, offset = tf.matmul(turn, matrix), tf.linalg.matvec(turn, offset)
@@ -170,32 +180,32 @@ def photometric(image: tf.Tensor, seed: tf.Tensor, lighting: float = 0.1) -> tf.
     return tf.clip_by_value(changed, 0, 255)
 
 
-def _mean_colour(image):
+def _mean_color(image: tf.Tensor) -> tf.Tensor:
     """`(channels,)`: the rows first, as long vectors."""
     height, width, channels = tf.unstack(tf.shape(image))
     row = tf.reduce_mean(tf.reshape(image, (height, width * channels)), axis=0)
     return tf.reduce_mean(tf.reshape(row, (width, image.shape[-1])), axis=0)
 
 
-def _between(bounds, share):
-    return bounds[0] + share * (bounds[1] - bounds[0])
+def _between(bounds: tuple[float, float], fraction: tf.Tensor) -> tf.Tensor:
+    return bounds[0] + fraction * (bounds[1] - bounds[0])
 
 
 def _saturation(factor: tf.Tensor) -> tf.Tensor:
-    """3x3 map of colours: the grey of the same luma at 0, no change at 1."""
-    grey = tf.constant(np.tile(TO_YIQ[0], (3, 1)))
-    return factor * tf.eye(3) + (1 - factor) * grey
+    """3x3 map of colors: the gray of the same luma at 0, no change at 1."""
+    gray = tf.constant(np.tile(TO_YIQ[0], (3, 1)))
+    return factor * tf.eye(3) + (1 - factor) * gray
 
 
 def _hue(turn: tf.Tensor) -> tf.Tensor:
-    """3x3 map of colours: a rotation of I and Q by `turn` circles."""
+    """3x3 map of colors: a rotation of I and Q by `turn` circles."""
     cos, sin = tf.cos(2 * math.pi * turn), tf.sin(2 * math.pi * turn)
     rotation = tf.reshape(tf.stack([1.0, 0.0, 0.0, 0.0, cos, -sin, 0.0, sin, cos]), (3, 3))
     return tf.matmul(tf.constant(np.linalg.inv(TO_YIQ)), tf.matmul(rotation, tf.constant(TO_YIQ)))
 
 
 def random_affine(image: tf.Tensor, seed: tf.Tensor, rotate: float, zoom: float, shift: float) -> tf.Tensor:
-    """Rotates, zooms and shifts about the centre, bilinear, repeating the border.
+    """Rotates, zooms and shifts about the center, bilinear, repeating the border.
 
     Shifts alone go by whole pixels, so that nothing blurs.
 
@@ -204,7 +214,7 @@ def random_affine(image: tf.Tensor, seed: tf.Tensor, rotate: float, zoom: float,
         seed: of the draw.
         rotate: largest angle, degrees.
         zoom: factor from `1 - zoom` to `1 + zoom`.
-        shift: largest shift along each axis, as a share of its length.
+        shift: largest shift along each axis, as a fraction of its length.
 
     Returns:
         float32 of the same shape, on the same scale.
@@ -217,7 +227,7 @@ def random_affine(image: tf.Tensor, seed: tf.Tensor, rotate: float, zoom: float,
     down, right = down * shift * height, right * shift * width
     if not rotate and not zoom:
         down, right = tf.round(down), tf.round(right)
-    # Output pixel to input pixel: turn about the centre (x, y), then shift.
+    # Output pixel to input pixel: turn about the center (x, y), then shift.
     matrix = [
         cos, -sin, x - cos * x + sin * y + right,
         sin, cos, y - sin * x - cos * y + down,
@@ -233,18 +243,29 @@ def random_affine(image: tf.Tensor, seed: tf.Tensor, rotate: float, zoom: float,
     )[0]
 
 
-def random_erase(image: tf.Tensor, seed: tf.Tensor, probability: float, area=(0.02, 0.33), ratio=(0.3, 1 / 0.3)):
-    """Fills a rectangle with noise in some of the images. Source: Zhong et al., arXiv 1708.04896, uniform noise.
+def random_erase(
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    probability: float,
+    area: tuple[float, float] = (0.02, 0.33),
+    ratio: tuple[float, float] = (0.3, 1 / 0.3),
+) -> tf.Tensor:
+    """Fills a rectangle with uniform noise in some of the images.
+
+    Unlike `keras.layers.RandomErasing` it draws from a stateless seed, so that a resumed run and other processes see
+    the same.
 
     Args:
         image: `(height, width, channels)` on the 0-255 scale.
         seed: of the draws.
         probability: of erasing.
-        area: smallest and largest share of the image's area.
+        area: smallest and largest fraction of the image's area.
         ratio: smallest and largest width over height.
 
     Returns:
         float32 of the same shape.
+
+    Source: Zhong et al., arXiv 1708.04896.
     """
     chance, place, noise = tf.unstack(tf.random.split(seed, 3))
     image = tf.cast(image, tf.float32)
@@ -258,48 +279,52 @@ def random_erase(image: tf.Tensor, seed: tf.Tensor, probability: float, area=(0.
 def mixup(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, strength: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Blends each image and label of a batch with those of the image at the other end of the batch.
 
+    Unlike `keras.layers.MixUp` it draws from a stateless seed, so that a resumed run and other processes see the same.
+
     Args:
         images: float32 `(batch, height, width, channels)`.
         labels: float32 `(batch, classes)`.
         seed: of the draw.
-        strength: alpha; the share of the first image is drawn for the batch from Beta(alpha, alpha).
+        strength: alpha; the weight of the first image is drawn for the batch from Beta(alpha, alpha).
 
     Returns:
         Images and labels of the same shapes.
 
     Source: Zhang et al., arXiv 1710.09412.
     """
-    share = _beta(strength, seed)
-    return share * images + (1 - share) * images[::-1], share * labels + (1 - share) * labels[::-1]
+    weight = _beta(strength, seed)
+    return weight * images + (1 - weight) * images[::-1], weight * labels + (1 - weight) * labels[::-1]
 
 
 def cutmix(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, strength: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pastes a window of the image at the other end of the batch into each; labels by their shares of the area.
+    """Pastes a window of the image at the other end of the batch into each; labels are weighted by area.
+
+    Unlike `keras.layers.CutMix` it draws from a stateless seed, so that a resumed run and other processes see the same.
 
     Args:
         images: `(batch, height, width, channels)`.
         labels: float32 `(batch, classes)`.
         seed: of the draws.
-        strength: alpha; the share of the area that is kept is drawn for the batch from Beta(alpha, alpha). The window
-            is centred anywhere and cut off at the border, as in the source.
+        strength: alpha; the fraction of the area that is kept is drawn for the batch from Beta(alpha, alpha). The
+            window is centered anywhere and cut off at the border, as in the source.
 
     Returns:
         Images and labels of the same shapes.
 
     Source: Yun et al., arXiv 1905.04899, algorithm 1.
     """
-    share_seed, place = tf.unstack(tf.random.split(seed, 2))
+    area_seed, place = tf.unstack(tf.random.split(seed, 2))
     shape = tf.cast(tf.shape(images)[1:3], tf.float32)
-    half = shape * tf.sqrt(1 - _beta(strength, share_seed)) / 2
-    centre = tf.random.stateless_uniform((2,), place) * shape
-    start, end = tf.round(tf.maximum(centre - half, 0)), tf.round(tf.minimum(centre + half, shape))
+    half = shape * tf.sqrt(1 - _beta(strength, area_seed)) / 2
+    center = tf.random.stateless_uniform((2,), place) * shape
+    start, end = tf.round(tf.maximum(center - half, 0)), tf.round(tf.minimum(center + half, shape))
     rows, columns = (tf.range(tf.cast(n, tf.float32)) for n in tf.unstack(shape))
     inside = ((rows >= start[0]) & (rows < end[0]))[:, None] & ((columns >= start[1]) & (columns < end[1]))
     kept = 1 - tf.reduce_prod((end - start) / shape)
     return tf.where(inside[..., None], images[::-1], images), kept * labels + (1 - kept) * labels[::-1]
 
 
-def _beta(strength, seed):
+def _beta(strength: float, seed: tf.Tensor) -> tf.Tensor:
     """A draw from Beta(strength, strength)."""
     draws = tf.random.stateless_gamma((2,), seed, strength)
     return draws[0] / tf.reduce_sum(draws)

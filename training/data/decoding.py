@@ -1,17 +1,18 @@
-"""Encoded pictures to pixels, within bounds: whatever a file says or holds, its size is known before it is decoded."""
+"""Encoded images to pixels, within bounds: whatever a file holds, its size is known before it is decoded."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-MAX_PIXELS = 2**26  # 8,192 x 8,192: 192 MiB as uint8 and 768 MiB as float32, for each picture in work at one time
+MAX_PIXELS = 2**26  # 8,192 x 8,192: 192 MiB as uint8 and 768 MiB as float32, for each image in work at one time
 
 
 class Header(NamedTuple):
-    """Where a file of one kind says how large its picture is. Bytes from the lowest to the highest."""
+    """Where the header of one file format has the size of its image. Bytes from the lowest to the highest."""
 
-    at: int  # where the kind's name stands
+    at: int  # position of the format's magic bytes
     name: bytes
     height: tuple[int, ...]  # positions of bytes
     width: tuple[int, ...]
@@ -32,12 +33,12 @@ HEADER_BYTES = 32
 
 
 def decode(encoded: tf.Tensor, size: int, channels: int) -> tf.Tensor:
-    """Decodes a JPEG, PNG, GIF, BMP or WebP picture and resizes its centre square.
+    """Decodes a JPEG, PNG, GIF, BMP or WebP image and resizes its center square.
 
     Args:
         encoded: scalar string.
         size: height and width of the result, pixels.
-        channels: 1 (grey) or 3.
+        channels: 1 (gray) or 3.
 
     Returns:
         uint8 `(size, size, channels)`.
@@ -45,14 +46,14 @@ def decode(encoded: tf.Tensor, size: int, channels: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: see `decode_pixels`.
     """
-    image = _on_scale(centre_square(decode_pixels(encoded)), channels)
+    image = _on_scale(center_square(decode_pixels(encoded)), channels)
     image = tf.cond(tf.shape(image)[0] == size, lambda: image, lambda: resize(image, (size, size)))
     image = tf.saturate_cast(tf.round(image), tf.uint8)
     return tf.ensure_shape(image, (size, size, channels))
 
 
 def decode_whole(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    """A picture as `decode` reads it, at its own size: float32 `(height, width, channels)` on the 0-255 scale."""
+    """An image as `decode` reads it, at its own size: float32 `(height, width, channels)` on the 0-255 scale."""
     return _on_scale(decode_pixels(encoded), channels)
 
 
@@ -61,9 +62,9 @@ def decode_whole(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     autograph=False, input_signature=[tf.TensorSpec((), tf.string)], experimental_attributes={"_noinline": True}
 )
 def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
-    """Every pixel of a picture, the first one of an animation, by what the file holds and not by its name.
+    """Every pixel of an image, the first one of an animation, by what the file holds and not by its name.
 
-    CMYK becomes RGB, palettes their colours, 16 bits the upper 8, transparency is dropped.
+    CMYK becomes RGB, palettes their colors, 16 bits the upper 8, transparency is dropped.
 
     Args:
         encoded: scalar string; JPEG, PNG, GIF, BMP or WebP.
@@ -72,7 +73,7 @@ def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
         uint8 `(height, width, 3)`.
 
     Raises:
-        tf.errors.InvalidArgumentError: no such picture, a truncated one, or one of more than `MAX_PIXELS`.
+        tf.errors.InvalidArgumentError: no such image, a truncated one, or one of more than `MAX_PIXELS`.
     """
     animated = _starts(encoded, 0, b"GIF8") | _starts(encoded, 8, b"WEBPVP8X")
     encoded = tf.cond(animated, lambda: first_frame(encoded), lambda: encoded)
@@ -81,20 +82,20 @@ def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def bounded(encoded: tf.Tensor, shape: tf.Tensor | None = None) -> tf.Tensor:
-    """The picture itself where its header says that it has from 1 to `MAX_PIXELS` pixels, else an empty string.
+    """The image itself where its header declares from 1 to `MAX_PIXELS` pixels, else an empty string.
 
     Every decoder refuses that. An assertion would be clearer, but it costs a third of the augmentation's speed.
 
     Args:
         encoded: scalar string.
-        shape: height and width that the header says, where they are known already.
+        shape: height and width that the header declares, where they are known already.
     """
-    pixels = tf.reduce_prod(picture_shape(encoded) if shape is None else tf.cast(shape[:2], tf.int64))
+    pixels = tf.reduce_prod(encoded_shape(encoded) if shape is None else tf.cast(shape[:2], tf.int64))
     return tf.where((pixels >= 1) & (pixels <= MAX_PIXELS), encoded, b"")
 
 
-def picture_shape(encoded: tf.Tensor) -> tf.Tensor:
-    """Height and width that a picture's header announces, int64 `(2,)`; zeros where it is no known picture."""
+def encoded_shape(encoded: tf.Tensor) -> tf.Tensor:
+    """Height and width that an image's header announces, int64 `(2,)`; zeros where it is no known image."""
 
     return tf.cond(
         tf.io.is_jpeg(encoded),
@@ -103,7 +104,7 @@ def picture_shape(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _announced(encoded):
+def _announced(encoded: tf.Tensor) -> tf.Tensor:
     head = _bytes(_part(encoded, 0, HEADER_BYTES), HEADER_BYTES + 1)  # the last one is zero
     known = np.zeros((len(HEADERS), HEADER_BYTES + 1), "int64")
     relevant = np.zeros_like(known)
@@ -122,38 +123,38 @@ def _announced(encoded):
 
 
 def first_frame(encoded: tf.Tensor) -> tf.Tensor:
-    """An animated GIF or WebP picture without the frames after the first one."""
+    """An animated GIF or WebP image without the frames after the first one."""
     return tf.cond(_starts(encoded, 0, b"GIF8"), lambda: gif_first_frame(encoded), lambda: webp_first_frame(encoded))
 
 
 def gif_first_frame(encoded: tf.Tensor) -> tf.Tensor:
-    """A GIF cut after its first picture, since TensorFlow's decoder would unpack every frame to keep one.
+    """A GIF cut after its first image, since TensorFlow's decoder would unpack every frame to keep one.
 
-    The frame's own size replaces the screen's in the header where it is larger, so that the header tells how much
+    The frame's own size replaces the screen's in the header where it is larger, so that the header bounds how much
     memory the decoding takes. What is no GIF comes out as something that is none either.
 
     Source: GIF89a specification.
     """
     data = _bytes(encoded, at_least=16)
 
-    def colours(flags):  # bytes of a colour table
+    def colors(flags: tf.Tensor) -> tf.Tensor:  # bytes of a color table
         return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8), 0)
 
-    def after_blocks(at):  # each with its length before it, up to an empty one
+    def after_blocks(at: tf.Tensor) -> tf.Tensor:  # each with its length before it, up to an empty one
         return 1 + _walk(at, lambda at: _number(data, at, 1) > 0, lambda at: at + 1 + _number(data, at, 1))
 
-    start = 13 + colours(data[10])
+    start = 13 + colors(data[10])
     frame = _walk(start, lambda at: _number(data, at, 1) == 0x21, lambda at: after_blocks(at + 2))
     width = tf.maximum(_number(data, 6, 2), _number(data, frame + 5, 2))
     height = tf.maximum(_number(data, 8, 2), _number(data, frame + 7, 2))
-    end = after_blocks(frame + 11 + colours(_number(data, frame + 9, 1)))
+    end = after_blocks(frame + 11 + colors(_number(data, frame + 9, 1)))
     return tf.strings.join(
         [_part(encoded, 0, 6), _letters(width, 2), _letters(height, 2), _part(encoded, 10, end), b";"]
     )
 
 
 def webp_first_frame(encoded: tf.Tensor) -> tf.Tensor:
-    """The first picture of an animated WebP as a WebP of its own; any other comes out as it is.
+    """The first image of an animated WebP as a WebP of its own; any other comes out as it is.
 
     TensorFlow 2.21 refuses animations in three channels and writes beyond its memory when it decodes them in four.
 
@@ -162,18 +163,18 @@ def webp_first_frame(encoded: tf.Tensor) -> tf.Tensor:
     data = _bytes(encoded, at_least=16)
     size = tf.cast(tf.strings.length(encoded), tf.int64)
 
-    def after(chunk):  # name, size, content, padded to an even size
+    def after(chunk: tf.Tensor) -> tf.Tensor:  # name, size, content, padded to an even size
         return chunk + 8 + (_number(data, chunk + 4, 4) + 1) // 2 * 2
 
-    def other_than(name):
+    def other_than(name: bytes) -> Callable[[tf.Tensor], tf.Tensor]:
         return lambda at: (at < size) & (_part(encoded, at, at + 4) != name)
 
     frame = _walk(12, other_than(b"ANMF"), after)
     inside = frame + 8 + 16
     chunk = tf.where(_part(encoded, inside, inside + 4) == b"ALPH", after(inside), inside)
-    picture = _part(encoded, chunk, after(chunk))
-    length = 4 + tf.cast(tf.strings.length(picture), tf.int64)
-    alone = tf.strings.join([b"RIFF", _letters(length, 4), b"WEBP", picture])
+    image = _part(encoded, chunk, after(chunk))
+    length = 4 + tf.cast(tf.strings.length(image), tf.int64)
+    alone = tf.strings.join([b"RIFF", _letters(length, 4), b"WEBP", image])
     return tf.where(frame < size, alone, encoded)
 
 
@@ -182,28 +183,28 @@ def resize(image: tf.Tensor, shape: tuple[int, int] | tf.Tensor) -> tf.Tensor:
     return tf.image.resize(image, shape, "bicubic", antialias=True)
 
 
-def centre_square(image: tf.Tensor) -> tf.Tensor:
-    """The largest centred square of `(height, width, channels)`."""
+def center_square(image: tf.Tensor) -> tf.Tensor:
+    """The largest centered square of `(height, width, channels)`."""
     shape = tf.shape(image)
     side = tf.minimum(shape[0], shape[1])
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
     return image[top : top + side, left : left + side]
 
 
-def _on_scale(pixels, channels):
-    """uint8 colours to float32 `(height, width, channels)`."""
+def _on_scale(pixels: tf.Tensor, channels: int) -> tf.Tensor:
+    """uint8 colors to float32 `(height, width, channels)`."""
     image = tf.cast(pixels, tf.float32)
-    # Rounded, since the weights of red, green and blue add up to 0.9999: a grey picture keeps its values.
+    # Rounded, since the weights of red, green and blue add up to 0.9999: a gray image keeps its values.
     return tf.round(tf.image.rgb_to_grayscale(image)) if channels == 1 else image
 
 
-def _bytes(encoded, at_least):
+def _bytes(encoded: tf.Tensor, at_least: int) -> tf.Tensor:
     """int64 `(n,)` values, padded with zeros at the end."""
     values = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int64)
     return tf.pad(values, [[0, tf.maximum(at_least - tf.size(values), 0)]])
 
 
-def _number(data, first, count):
+def _number(data: tf.Tensor, first: int | tf.Tensor, count: int) -> tf.Tensor:
     """int64 of `count` bytes, the lowest first; beyond the end are zeros."""
     at = tf.cast(first, tf.int64) + tf.range(count, dtype=tf.int64)
     size = tf.size(data, tf.int64)
@@ -211,24 +212,26 @@ def _number(data, first, count):
     return tf.reduce_sum(values * 256 ** tf.range(count, dtype=tf.int64))
 
 
-def _letters(number, count):
+def _letters(number: tf.Tensor, count: int) -> tf.Tensor:
     """The bytes of a number as a string, the lowest first."""
     values = number // 256 ** tf.range(count, dtype=tf.int64) % 256
     return tf.strings.reduce_join(tf.gather(tf.constant([bytes([i]) for i in range(256)]), values))
 
 
-def _walk(at, go_on, following):
+def _walk(
+    at: int | tf.Tensor, go_on: Callable[[tf.Tensor], tf.Tensor], following: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
     """The first position from `at`, each leading to the next, where `go_on` is false."""
     return tf.nest.flatten(tf.while_loop(go_on, lambda at: [following(at)], [tf.cast(at, tf.int64)]))[0]
 
 
-def _part(encoded, start, end):
+def _part(encoded: tf.Tensor, start: int | tf.Tensor, end: int | tf.Tensor) -> tf.Tensor:
     """The bytes from `start` to `end`, as far as there are any."""
     length = tf.cast(tf.strings.length(encoded), tf.int64)
     start = tf.minimum(tf.cast(start, tf.int64), length)
     return tf.strings.substr(encoded, start, tf.maximum(tf.cast(end, tf.int64) - start, 0))
 
 
-def _starts(encoded, at, magic):
-    """Whether `magic` stands at a position."""
+def _starts(encoded: tf.Tensor, at: int, magic: bytes) -> tf.Tensor:
+    """Whether `magic` is at a position."""
     return _part(encoded, at, at + len(magic)) == magic

@@ -1,36 +1,37 @@
-"""The `tf.data` chain from a source to batches.
+"""The `tf.data` chain from a split to batches.
 
-Training keeps no state: the n-th picture of epoch e, and all that is drawn for it, follow from the recipe's seed, e and
-n. So a run that goes on after epoch e, one with other threads and one fed by other machines train on the same pixels.
+Training keeps no state: the n-th image of epoch e, and all that is drawn for it, follow from the recipe's seed, e and
+n. So a run that resumes after epoch e, one with other threads and one fed by other machines train on the same pixels.
 """
 
-import os
-import typing
-from collections.abc import Callable, Collection
+import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
-from inception_v1 import VARIANTS
 from inception_v1.preprocessing import normalize
-from training.data import augment, sources
-from training.data.decoding import bounded, decode, decode_pixels
+from inception_v1.spec import VARIANTS
+from training.data import augment
+from training.data.decoding import decode
+from training.data.split import Split
+from training.data.threads import CORES, without_autotuning
+from training.errors import UserError
 from training.recipe import Recipe
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-CACHE_BYTES = 2**30  # pictures that are smaller than this altogether stay in memory
+CACHE_BYTES = 2**30  # a split whose images take less than this altogether stays in memory
 PREFETCH = 2  # batches that are ready beside the one in use
-SHUFFLE_BUFFER = 10_000  # pictures, where a dataset is read file by file
+SHUFFLE_BUFFER = 10_000  # images, where a dataset is read file by file
 
 
-class Share(typing.NamedTuple):
-    """Which pieces of each step's images this process trains on, and which part of a split it evaluates.
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Which per-replica batches of each step this process trains on, and which part of a split it evaluates.
 
     Attributes:
-        first: number of its first piece.
-        count: of its pieces; the dataset gives each as a batch of its own.
-        of: pieces in a step.
+        first: number of its first per-replica batch.
+        count: of its per-replica batches; the dataset gives each as a batch of its own.
+        of: per-replica batches in a step.
     """
 
     first: int = 0
@@ -38,68 +39,170 @@ class Share(typing.NamedTuple):
     of: int = 1
 
 
-WHOLE = Share()
+WHOLE = Shard()
 
 
-@tf.autograph.experimental.do_not_convert
-def batches(
-    builder: tfds.core.DatasetBuilder,
-    split: str,
-    recipe: Recipe,
-    training: bool,
-    *,
-    skip: Collection[str] = (),
-    first_epoch: int = 0,
-    share: Share = WHOLE,
-    service: str | None = None,
-) -> tf.data.Dataset:
-    """Batches of one split.
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Batches of a split, as a recipe asks for them.
 
-    Args:
-        builder: a prepared source.
-        split: TFDS split specification.
-        recipe: its image size, augmentation, batch size, epochs, seed and pixel convention.
-        training: whether to shuffle, augment and leave out the last partial batch (static shapes train faster), all
-            epochs of the recipe one after the other. Else every picture once, in the source's order.
-        skip: names of pictures to leave out, as `unreadable` gives them.
-        first_epoch: of training, from 0.
-        share: of several processes' work. Together they train on the images of one process in its order, a step at a
-            time, and evaluate each image once. Mixing stays within a piece.
-        service: address of a `tf.data` service ("grpc://HOST:PORT") whose workers run the chain. Each batch is made
-            once; they arrive in any order.
-
-    Returns:
-        Dataset of (images float32 `(batch, size, size, channels)` normalised for the variant, labels): int64
-        `(batch,)`, or float32 `(batch, classes)` where training mixes images. `batch` is the recipe's; in training over
-        `share.of`.
-
-    Raises:
-        ValueError: fewer training images than pieces in a step.
+    Attributes:
+        split: to take the images from.
+        recipe: its image size, augmentation, batch size (of a whole step), epochs, seed and pixel convention.
     """
-    pixels = pixel_convention(recipe)
-    if not training:
-        ds = _decoded(builder, split, recipe, skip, share)
-        if _decoded_bytes(builder, split, recipe) <= CACHE_BYTES:
+
+    split: Split
+    recipe: Recipe
+
+    def batch_size(self, replicas: int = 1) -> int:
+        """Images of a training step, the same number for each replica.
+
+        Raises:
+            UserError: fewer images than replicas.
+        """
+        if self.split.size < replicas:
+            raise UserError(
+                f"Expected an image for each of {replicas} replicas; Received: {self.split.size} in "
+                f"{self.split.name!r}."
+            )
+        return min(self.recipe.batch_size, self.split.size) // replicas * replicas
+
+    def steps_per_epoch(self, replicas: int = 1) -> int:
+        """Training steps in an epoch. Raises UserError as `batch_size`."""
+        return self.split.size // self.batch_size(replicas)
+
+    @tf.autograph.experimental.do_not_convert
+    def training(self, first_epoch: int = 0, shard: Shard = WHOLE, service: str | None = None) -> tf.data.Dataset:
+        """Shuffled, augmented batches of all epochs of the recipe, without each epoch's last partial one.
+
+        Args:
+            first_epoch: from 0.
+            shard: of several processes' work. Together they train on the images of one process in its order, a step at
+                a time. Mixing stays within a per-replica batch.
+            service: address of a `tf.data` service ("grpc://HOST:PORT") whose workers run the chain. Each batch is made
+                once; they arrive in any order.
+
+        Returns:
+            Dataset of (images float32 `(batch, size, size, channels)`, normalized for the variant; labels int64
+            `(batch,)`, or float32 `(batch, classes)` where the recipe mixes images). `batch` is `batch_size(shard.of)`
+            over `shard.of`, a static shape, with which training is faster.
+
+        Raises:
+            UserError: fewer images than per-replica batches in a step.
+        """
+        recipe, pixels = self.recipe, pixel_convention(self.recipe)
+        channels, classes = self.split.channels, len(self.split.classes)
+        cores = tf.data.AUTOTUNE if service else CORES  # those of the workers
+        total = shard.count * self.steps_per_epoch(shard.of) * (recipe.epochs - first_epoch)
+        ds = self._training_examples(first_epoch, shard, cores)
+        ds = ds.map(lambda image, label, seed: (augment_image(image, seed, recipe, channels), label, seed), cores)
+        ds = ds.batch(self.batch_size(shard.of) // shard.of, drop_remainder=True)
+        if recipe.mixup or recipe.cutmix:
+            ds = ds.map(
+                lambda image, label, seed: (*mix_batch(image, tf.one_hot(label, classes), seed[0], recipe), seed)
+            )
+        ds = ds.map(lambda image, label, seed: (normalize(image, pixels), label), PREFETCH)
+        if service:
+            policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+            ds = ds.apply(tf.data.experimental.service.distribute(policy, service))
+        ds = ds.apply(tf.data.experimental.assert_cardinality(total)).prefetch(PREFETCH)
+        return ds if service else without_autotuning(ds)
+
+    @tf.autograph.experimental.do_not_convert
+    def evaluation(self, shard: Shard = WHOLE) -> tf.data.Dataset:
+        """Every image once, in the source's order, the last partial batch included.
+
+        Args:
+            shard: of several processes' work; together they evaluate each image once.
+
+        Returns:
+            Dataset of (images float32 `(batch, size, size, channels)`, normalized for the variant; labels int64
+            `(batch,)`).
+        """
+        pixels = pixel_convention(self.recipe)
+        ds = self._decoded(shard)
+        if self._decoded_bytes() <= CACHE_BYTES:
             ds = ds.cache()
-        ds = ds.batch(recipe.batch_size)
+        ds = ds.batch(self.recipe.batch_size)
         return ds.map(lambda image, label: (normalize(image, pixels), label), PREFETCH).prefetch(1)
 
-    channels, classes = image_channels(builder), len(sources.class_names(builder))
-    cores = tf.data.AUTOTUNE if service else CORES  # those of the workers
-    steps = steps_per_epoch(builder, split, recipe, skip, share.of)
-    batch = _batch_size(builder, split, recipe, skip, share.of)
-    ds = _examples(builder, split, recipe, skip, first_epoch, share, cores)
-    ds = ds.map(lambda image, label, seed: (augmented(image, seed, recipe, channels), label, seed), cores)
-    ds = ds.batch(batch // share.of, drop_remainder=True)
-    if recipe.mixup or recipe.cutmix:
-        ds = ds.map(lambda image, label, seed: (*mixed(image, tf.one_hot(label, classes), seed[0], recipe), seed))
-    ds = ds.map(lambda image, label, seed: (normalize(image, pixels), label), PREFETCH)
-    if service:
-        policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
-        ds = ds.apply(tf.data.experimental.service.distribute(policy, service))
-    ds = ds.apply(tf.data.experimental.assert_cardinality(share.count * steps * (recipe.epochs - first_epoch)))
-    ds = ds.prefetch(PREFETCH)
-    return ds if service else sources.untuned(ds)
+    @tf.autograph.experimental.do_not_convert
+    def images(self) -> tf.data.Dataset:
+        """The images as a person would look at them: uint8 `(size, size, channels)`, in the source's order."""
+        return self._decoded().map(lambda image, label: image)
+
+    def _training_examples(self, first_epoch: int, shard: Shard, cores: int) -> tf.data.Dataset:
+        """(what `augment_image` takes, label, seed) of all epochs."""
+        batch, steps = self.batch_size(shard.of), self.steps_per_epoch(shard.of)
+        start, end = (n * (batch // shard.of) for n in (shard.first, shard.first + shard.count))  # in a batch
+        by_index = self._by_index()
+        if by_index is None:
+            epochs = tf.data.Dataset.range(first_epoch, self.recipe.epochs)
+            return epochs.flat_map(lambda epoch: self._streamed(epoch, start, end, batch, steps, cores))
+
+        def example(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:  # of all that training sees
+            epoch = number // (steps * batch)
+            order = tf.stack([self.recipe.seed, epoch])
+            index = tf.random.experimental.index_shuffle(number % (steps * batch), order, self.split.size - 1)
+            return (*by_index(index), self._seed(epoch, index))
+
+        # By steps, so that a `tf.data` service hands out whole batches.
+        ds = tf.data.Dataset.range(first_epoch * steps, self.recipe.epochs * steps)
+        ds = ds.flat_map(lambda step: tf.data.Dataset.range(step * batch + start, step * batch + end))
+        return ds.map(example, cores)
+
+    def _by_index(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None:
+        """Maps an index to (what `augment_image` takes, label), where memory or single files allow that."""
+        paper = self.recipe.paper_augment
+        if not paper and self._decoded_bytes() <= CACHE_BYTES:
+            decoded = list(self._decoded().batch(1024).as_numpy_iterator())
+            images, labels = (tf.constant(np.concatenate(column)) for column in zip(*decoded, strict=True))
+            return lambda index: (images[index], labels[index])
+        if files := self.split.files():
+            paths, numbers = zip(*files, strict=True)
+            paths, labels = tf.constant(paths), tf.constant(numbers, tf.int64)
+            return lambda index: (self._decoded_or_encoded(tf.io.read_file(paths[index])), labels[index])
+        if self.split.encoded_bytes <= CACHE_BYTES:
+            encoded, numbers = zip(*self.split.encoded_images().as_numpy_iterator(), strict=True)
+            encoded, labels = tf.constant(encoded), tf.constant(numbers, tf.int64)
+            return lambda index: (self._decoded_or_encoded(encoded[index]), labels[index])
+        return None
+
+    def _streamed(self, epoch: tf.Tensor, start: int, end: int, batch: int, steps: int, cores: int) -> tf.data.Dataset:
+        """The same of one epoch, from files in an order of its own through a buffer."""
+        order = self.recipe.seed * 2**32 + epoch
+        tf.random.set_seed(1)  # of the function being traced, so that `order` alone decides
+        ds = self.split.examples(order).shuffle(SHUFFLE_BUFFER, order).take(steps * batch)
+        if end - start < batch:  # before anything is decoded
+            ds = ds.enumerate().filter(lambda number, _: (start <= number % batch) & (number % batch < end))
+            ds = ds.map(lambda _, example: example)
+
+        def example(name: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            number = tf.strings.to_hash_bucket_fast(name, 2**62)
+            return self._decoded_or_encoded(encoded), label, self._seed(epoch, number)
+
+        return ds.map(example, cores)
+
+    def _seed(self, epoch: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        """Seed of all draws for one image in one epoch: int64 `(2,)`."""
+        return tf.stack([self.recipe.seed * 2**32 + epoch, number])
+
+    def _decoded_or_encoded(self, encoded: tf.Tensor) -> tf.Tensor:
+        """What `augment_image` takes: the paper's augmentation decodes by itself."""
+        if self.recipe.paper_augment:
+            return encoded
+        return decode(encoded, self.recipe.image_size, self.split.channels)
+
+    def _decoded(self, shard: Shard = WHOLE) -> tf.data.Dataset:
+        size, channels = self.recipe.image_size, self.split.channels
+        ds = self.split.encoded_images()
+        if shard.count < shard.of:  # a part of the split, as large as the shard
+            start, end = (self.split.size * n // shard.of for n in (shard.first, shard.first + shard.count))
+            ds = ds.skip(start).take(end - start)
+        return ds.map(lambda encoded, label: (decode(encoded, size, channels), label), CORES)
+
+    def _decoded_bytes(self) -> int:
+        return self.split.total * self.recipe.image_size**2 * self.split.channels
 
 
 def pixel_convention(recipe: Recipe) -> str:
@@ -107,64 +210,14 @@ def pixel_convention(recipe: Recipe) -> str:
     return recipe.pixels or VARIANTS[recipe.variant].pixels
 
 
-def steps_per_epoch(builder, split: str, recipe: Recipe, skip: Collection[str] = (), pieces: int = 1) -> int:
-    """Batches of training in an epoch, each of so many equal pieces."""
-    return (sources.size(builder, split) - len(skip)) // _batch_size(builder, split, recipe, skip, pieces)
-
-
-def _batch_size(builder, split, recipe, skip, pieces) -> int:
-    images = sources.size(builder, split) - len(skip)
-    if images < pieces:
-        raise ValueError(f"Expected an image for each of {pieces} replicas; Received: {images} in {split!r}.")
-    return min(recipe.batch_size, images) // pieces * pieces
-
-
-@tf.autograph.experimental.do_not_convert
-def pictures(builder, split: str, recipe: Recipe, skip: Collection[str] = ()) -> tf.data.Dataset:
-    """The pictures of a split as a person would look at them: uint8 `(size, size, channels)`, in the source's order."""
-    return _decoded(builder, split, recipe, skip).map(lambda image, label: image)
-
-
-def encoded_pictures(builder, split: str, skip: Collection[str] = ()) -> tf.data.Dataset:
-    """(encoded picture, label) of a split, in the source's order."""
-    return _named(builder, split, skip).map(lambda name, encoded, label: (encoded, label))
-
-
-@tf.autograph.experimental.do_not_convert
-def unreadable(builder, split: str) -> list[str]:
-    """Names of the pictures of a split that cannot be decoded, or only with too much memory.
-
-    Decodes every one once, JPEGs at an eighth of their size.
-    """
-
-    def probe(name, encoded, label):
-        whole = tf.cond(
-            tf.io.is_jpeg(encoded),
-            lambda: tf.io.decode_jpeg(bounded(encoded), channels=3, ratio=8),
-            lambda: decode_pixels(encoded),
-        )
-        return tf.where(tf.size(whole) > 0, name, b"")  # a use of the pixels: unused, they would not be decoded
-
-    readable = _named(builder, split).map(probe, CORES).ignore_errors().batch(1024)
-    good = {name for names in readable.as_numpy_iterator() for name in names}
-    if len(good) == sources.size(builder, split):
-        return []
-    return [name.decode() for name in sources.names(builder, split).as_numpy_iterator() if name not in good]
-
-
-def image_channels(builder: tfds.core.DatasetBuilder) -> int:
-    """1 for a source of grey images, else 3."""
-    return 1 if builder.info.features["image"].shape[-1] == 1 else 3
-
-
-def augmented(image: tf.Tensor, seed: tf.Tensor, recipe: Recipe, channels: int) -> tf.Tensor:
-    """What training makes of one picture.
+def augment_image(image: tf.Tensor, seed: tf.Tensor, recipe: Recipe, channels: int) -> tf.Tensor:
+    """What training makes of one image.
 
     Args:
-        image: with the paper's augmentation the encoded picture, a scalar string; else uint8 `(size, size, channels)`.
+        image: with the paper's augmentation the encoded image, a scalar string; else uint8 `(size, size, channels)`.
         seed: `(2,)` integers that decide every draw.
         recipe: which changes, and how large.
-        channels: 1 (grey) or 3.
+        channels: 1 (gray) or 3.
 
     Returns:
         `(size, size, channels)` on the 0-255 scale.
@@ -181,7 +234,12 @@ def augmented(image: tf.Tensor, seed: tf.Tensor, recipe: Recipe, channels: int) 
     return tf.ensure_shape(image, (recipe.image_size, recipe.image_size, channels))
 
 
-def mixed(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tuple[tf.Tensor, tf.Tensor]:
+def crop_window(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The window of a decoded image that `augment_image` crops with this seed under the paper's augmentation."""
+    return augment.paper_window(tf.shape(image), tf.random.split(seed, 4)[0])
+
+
+def mix_batch(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tuple[tf.Tensor, tf.Tensor]:
     """A batch after mixup or CutMix; where the recipe has both, each batch gets one of them, half and half.
 
     Args:
@@ -192,124 +250,12 @@ def mixed(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, recipe: Recipe)
     """
     choice, draws = tf.unstack(tf.random.split(tf.random.fold_in(seed, 1), 2))
 
-    def mixup():
+    def mixup() -> tuple[tf.Tensor, tf.Tensor]:
         return augment.mixup(images, labels, draws, recipe.mixup)
 
-    def cutmix():
+    def cutmix() -> tuple[tf.Tensor, tf.Tensor]:
         return augment.cutmix(images, labels, draws, recipe.cutmix)
 
     if recipe.mixup and recipe.cutmix:
         return tf.cond(tf.random.stateless_uniform((), choice) < 0.5, mixup, cutmix)
     return mixup() if recipe.mixup else cutmix()
-
-
-def window(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """The window of a decoded picture that `augmented` crops with this seed under the paper's augmentation."""
-    return augment.paper_window(tf.shape(image), tf.random.split(seed, 4)[0])
-
-
-def _examples(builder, split, recipe: Recipe, skip, first_epoch: int, share: Share, cores: int) -> tf.data.Dataset:
-    """(what `augmented` takes, label, seed) of all epochs."""
-    batch = _batch_size(builder, split, recipe, skip, share.of)
-    steps = steps_per_epoch(builder, split, recipe, skip, share.of)
-    start, end = (piece * (batch // share.of) for piece in (share.first, share.first + share.count))  # in a batch
-    by_index = _by_index(builder, split, recipe, skip)
-    if by_index is None:
-
-        def read(epoch):
-            ds = _in_order(builder, split, skip, recipe, epoch).take(steps * batch)
-            if share.count < share.of:  # before anything is decoded
-                ds = ds.enumerate().filter(lambda number, _: (start <= number % batch) & (number % batch < end))
-                ds = ds.map(lambda _, picture: picture)
-            return _read_in_order(ds, builder, recipe, epoch, cores)
-
-        return tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(read)
-    count = sources.size(builder, split) - len(skip)
-
-    def example(number):  # of all that training sees
-        epoch = number // (steps * batch)
-        order = tf.stack([recipe.seed, epoch])
-        index = tf.random.experimental.index_shuffle(number % (steps * batch), order, count - 1)
-        return (*by_index(index), _seed(recipe, epoch, index))
-
-    # By steps, so that a `tf.data` service hands out whole batches.
-    ds = tf.data.Dataset.range(first_epoch * steps, recipe.epochs * steps)
-    ds = ds.flat_map(lambda step: tf.data.Dataset.range(step * batch + start, step * batch + end))
-    return ds.map(example, cores)
-
-
-def _by_index(builder, split, recipe: Recipe, skip) -> Callable | None:
-    """Maps an index to (what `augmented` takes, label), where memory or single files allow that."""
-    size, channels = recipe.image_size, image_channels(builder)
-    if not recipe.paper_augment and _decoded_bytes(builder, split, recipe) <= CACHE_BYTES:
-        decoded = list(_decoded(builder, split, recipe, skip).batch(1024).as_numpy_iterator())
-        images, labels = (tf.constant(np.concatenate(column)) for column in zip(*decoded, strict=True))
-        return lambda index: (images[index], labels[index])
-    if isinstance(builder, sources.PictureFolder):
-        out = set(skip)
-        paths, labels = zip(*(file for file in builder.pictures(split) if file[0] not in out), strict=True)
-        paths, labels = tf.constant(paths), tf.constant(labels, tf.int64)
-
-        def fetch(index):
-            return tf.io.read_file(paths[index])
-    elif sources.encoded_bytes(builder, split) <= CACHE_BYTES:
-        encoded, labels = zip(*encoded_pictures(builder, split, skip).as_numpy_iterator(), strict=True)
-        encoded, labels = tf.constant(encoded), tf.constant(labels, tf.int64)
-
-        def fetch(index):
-            return encoded[index]
-    else:
-        return None
-
-    def read(index):
-        picture = fetch(index)
-        return picture if recipe.paper_augment else decode(picture, size, channels), labels[index]
-
-    return read
-
-
-def _in_order(builder, split, skip, recipe: Recipe, epoch) -> tf.data.Dataset:
-    """(name, encoded picture, label) of one epoch, from files in an order of its own through a buffer."""
-    order = recipe.seed * 2**32 + epoch
-    tf.random.set_seed(1)  # of the function being traced, so that `order` alone decides
-    return _named(builder, split, skip, order).shuffle(SHUFFLE_BUFFER, order)
-
-
-def _read_in_order(ds: tf.data.Dataset, builder, recipe: Recipe, epoch, cores) -> tf.data.Dataset:
-    """(what `augmented` takes, label, seed) of what `_in_order` gives."""
-    size, channels = recipe.image_size, image_channels(builder)
-
-    def example(name, encoded, label):
-        number = tf.strings.to_hash_bucket_fast(name, 2**62)
-        return encoded if recipe.paper_augment else decode(encoded, size, channels), label, _seed(recipe, epoch, number)
-
-    return ds.map(example, cores)
-
-
-def _seed(recipe: Recipe, epoch, number):
-    """Of all draws for one picture in one epoch: int64 `(2,)`."""
-    return tf.stack([recipe.seed * 2**32 + epoch, number])
-
-
-def _named(builder, split, skip: Collection[str] = (), order=None) -> tf.data.Dataset:
-    """What `sources.encoded_pictures` gives, without the pictures of the names in `skip`."""
-    ds = sources.encoded_pictures(builder, split, order)
-    if skip:
-        out = tf.constant(sorted(skip))
-        ds = ds.filter(lambda name, encoded, label: ~tf.reduce_any(name == out))
-        ds = ds.apply(tf.data.experimental.assert_cardinality(sources.size(builder, split) - len(skip)))
-    return ds
-
-
-def _decoded(builder, split, recipe: Recipe, skip, share: Share = WHOLE) -> tf.data.Dataset:
-    size, channels = recipe.image_size, image_channels(builder)
-    ds = encoded_pictures(builder, split, skip)
-    if share.count < share.of:  # a part of the split, as large as the share
-        images = sources.size(builder, split) - len(skip)
-        start, end = (images * piece // share.of for piece in (share.first, share.first + share.count))
-        ds = ds.skip(start).take(end - start)
-    return ds.map(lambda picture, label: (decode(picture, size, channels), label), CORES)
-
-
-def _decoded_bytes(builder, split, recipe: Recipe) -> int:
-    return sources.size(builder, split) * recipe.image_size**2 * image_channels(builder)

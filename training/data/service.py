@@ -6,21 +6,23 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from training.errors import UserError
 
-def check_answers(address: str) -> None:
-    """Raises ValueError unless something listens at "grpc://HOST:PORT", where TensorFlow would wait for minutes."""
+
+def check_reachable(address: str) -> None:
+    """Raises UserError unless something listens at "grpc://HOST:PORT", where TensorFlow would wait for minutes."""
     host, _, port = address.removeprefix("grpc://").rpartition(":")
     expected = "Expected a data service at grpc://HOST:PORT"
     if not address.startswith("grpc://") or not host or not port.isdecimal():
-        raise ValueError(f"{expected}; Received: {address!r}.")
+        raise UserError(f"{expected}; Received: {address!r}.")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
-        raise ValueError(f"{expected}; Received: {address!r}, where none answers ({error}).") from None
+        raise UserError(f"{expected}; Received: {address!r}, where nothing listens ({error}).") from None
 
 
 @contextlib.contextmanager
-def serving(host: str = "localhost", port: int = 0, dispatcher: str | None = None) -> Iterator[str]:
+def run_service(host: str = "localhost", port: int = 0, dispatcher: str | None = None) -> Iterator[str]:
     """Runs a worker, and without an address of a dispatcher that too, until the block ends.
 
     A worker only runs graphs of TensorFlow operations: it needs neither this package nor the recipe, but the files of
@@ -35,15 +37,15 @@ def serving(host: str = "localhost", port: int = 0, dispatcher: str | None = Non
         The dispatcher's address, for `training.train.train(data_service=...)` and further workers.
 
     Raises:
-        ValueError: a port that is taken (TensorFlow would share it), or a dispatcher that does not answer.
+        UserError: a port that is taken (TensorFlow would share it), or a dispatcher that is not reachable.
     """
     service = tf.data.experimental.service
     try:
         socket.create_server(("", port)).close()
     except OSError as error:
-        raise ValueError(f"Expected a free port; Received: port={port} ({error.strerror}).") from None
+        raise UserError(f"Expected a free port; Received: port={port} ({error.strerror}).") from None
     if dispatcher is not None:
-        check_answers(dispatcher)
+        check_reachable(dispatcher)
     own = None
     if dispatcher is None:
         own = service.DispatchServer(service.DispatcherConfig(port=port))

@@ -19,21 +19,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, Literal
 
-GRACE = 10.0  # seconds from SIGTERM to SIGKILL: a worker that waits for peers that are gone may never look up
-LAST_WORDS = 1.5  # seconds in which the others print what they saw of a failure
+from training.errors import USER_STATUS, UserError
+
+GRACE = 10.0  # seconds from SIGTERM to SIGKILL: a worker that waits for lost workers may never react
+FINAL_OUTPUT = 1.5  # seconds in which the others print what they saw of a failure
 DRAIN = 3.0  # seconds for lines on their way: what left its process group may hold a pipe, a terminal may stand still
-TICK = 0.03  # seconds between two looks at the processes
-MOVES = re.compile(r"\x1b\[[0-9;?]*[A-Za-ln-z]")  # of a progress bar; colours, which end in m, stay
-USER_ERROR = 2  # exit status that a new start cannot mend
-CLUSTER_ERROR = 3  # exit status of a process that lost the others
-
-
-class ClusterError(RuntimeError):
-    """A process of the cluster is missing or gone. The same command on all machines goes on."""
-
-
-class Preempted(KeyboardInterrupt):
-    """SIGTERM came, as before a machine is taken away."""
+POLL = 0.03  # seconds between two checks of the processes
+CURSOR_MOVES = re.compile(r"\x1b\[[0-9;?]*[A-Za-ln-z]")  # of a progress bar; colors, which end in m, stay
 
 
 def launch(
@@ -67,14 +59,14 @@ def launch(
         that of the signal that ended all.
 
     Raises:
-        ValueError: an argument out of range.
+        UserError: an argument out of range.
         OSError: a process cannot be started.
     """
     for name, least in {"workers": 1, "parameter_servers": 0, "restarts": 0}.items():
         if locals()[name] < least:
-            raise ValueError(f"Expected {name} to be {least} or more; Received: {name}={locals()[name]}.")
+            raise UserError(f"Expected {name} to be {least} or more; Received: {name}={locals()[name]}.")
     if environment != "tensorflow" and parameter_servers:
-        raise ValueError(
+        raise UserError(
             f"Expected parameter servers with TensorFlow only; Received: parameter_servers={parameter_servers}."
         )
     with _caught() as received, _Cluster(command, restarts, received, grace, show) as cluster:
@@ -84,9 +76,9 @@ def launch(
             status = cluster.wait({"chief"} if chief else {f"worker {i}" for i in range(workers)})
             if status and received:
                 return 128 + received[0]
-            if status in (0, USER_ERROR) or not (restart := cluster.restart()):
+            if status in (0, USER_STATUS) or not (restart := cluster.restart()):
                 return status
-            cluster.say(f"starting the cluster again, {restart}")
+            cluster.report(f"starting the cluster again, {restart}")
 
 
 def _variables(workers: int, parameter_servers: int, environment: str) -> dict[str, dict[str, str]]:
@@ -156,30 +148,37 @@ class _Cluster:
     One thread by process reads its lines and one shows them all: the main thread never waits for a terminal.
     """
 
-    def __init__(self, command: Sequence[str], restarts: int, received: list[int], grace: float, show: Callable):
+    def __init__(
+        self,
+        command: Sequence[str],
+        restarts: int,
+        received: list[int],
+        grace: float,
+        show: Callable[[str], None],
+    ) -> None:
         self._command, self._received, self._grace, self._show = command, received, grace, show
         self._restarts = (f"restart {i} of {restarts}" for i in range(1, restarts + 1))
         self._variables: dict[str, dict[str, str]] = {}
-        self._running: dict[str, tuple[subprocess.Popen, threading.Thread]] = {}
+        self._running: dict[str, tuple[subprocess.Popen[bytes], threading.Thread]] = {}
         self._lines: queue.Queue[str | None] = queue.Queue(1000)
         self._refused: list[Exception] = []  # what `show` raised
         self._writer = threading.Thread(target=self._write, daemon=True)
 
-    def __enter__(self):
+    def __enter__(self) -> "_Cluster":
         self._writer.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._end(signal.SIGTERM)
         self._put(None)
         self._writer.join(DRAIN)
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Shows a line of the launcher's own."""
         self._put(f"[launch] {line}")
 
     def restart(self) -> str | None:
-        """Counts a restart and says which it is; None when there were enough."""
+        """Counts a restart and describes it; None when none is left."""
         return next(self._restarts, None)
 
     def start(self, variables: dict[str, dict[str, str]]) -> None:
@@ -201,16 +200,16 @@ class _Cluster:
             for name, code in ended.items():
                 if code == 0:
                     continue
-                alone = "chief" in self._variables and name.startswith("worker") and code != USER_ERROR
+                alone = "chief" in self._variables and name.startswith("worker") and code != USER_STATUS
                 if alone and (restart := self.restart()):
-                    self.say(f"{name} {_how(code)}; starting it again, {restart}")
+                    self.report(f"{name} {_how(code)}; starting it again, {restart}")
                     self._start(name)
                     continue
-                self.say(f"{name} {_how(code)}")
-                self._pause(LAST_WORDS)
+                self.report(f"{name} {_how(code)}")
+                self._pause(FINAL_OUTPUT)
                 self._end(signal.SIGTERM)
                 return code if code > 0 else 128 - code
-            time.sleep(TICK)
+            time.sleep(POLL)
         first = self._received[0]
         self._end(first if first == signal.SIGINT else signal.SIGTERM)
         return 128 + first
@@ -236,10 +235,10 @@ class _Cluster:
         with pipe:
             for line in pipe:
                 text = line.decode("utf-8", "replace").rstrip("\r\n").rpartition("\r")[2]
-                self._lines.put(f"[{name}] {MOVES.sub('', text)}")
+                self._lines.put(f"[{name}] {CURSOR_MOVES.sub('', text)}")
 
     def _put(self, line: str | None) -> None:
-        with contextlib.suppress(queue.Full):  # whoever reads us stands still: that must not keep processes alive
+        with contextlib.suppress(queue.Full):  # a reader that has stopped must not keep processes alive
             self._lines.put(line, timeout=DRAIN)
 
     def _write(self) -> None:
@@ -264,11 +263,11 @@ class _Cluster:
         return ended
 
     def _pause(self, seconds: float) -> None:
-        """Until none runs, but no longer than this, and not after a second Ctrl-C."""
+        """Waits until no process runs, but no longer than this, and not after a second Ctrl-C."""
         deadline = time.monotonic() + seconds
         while self._running and time.monotonic() < deadline and self._received.count(signal.SIGINT) < 2:
             self._ended()
-            time.sleep(TICK)
+            time.sleep(POLL)
 
     def _end(self, number: int) -> None:
         """Ends all: by this signal, and by SIGKILL after the grace."""
@@ -282,7 +281,7 @@ class _Cluster:
         self._ended()
 
 
-def _send(process: subprocess.Popen, number: int) -> None:
+def _send(process: subprocess.Popen[bytes], number: int) -> None:
     """Sends a signal to the group that a process leads."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)

@@ -2,41 +2,49 @@
 
 A worker reads the weights from the parameter servers, computes the gradient of one batch and sends it back, where it is
 applied at once, whatever the other workers did meanwhile. The coordinator (the chief) hands out the steps, and between
-two epochs takes a copy of the weights, which it evaluates and saves while the workers go on.
+two epochs takes a copy of the weights, which it evaluates and saves while the workers continue.
 """
 
 import contextlib
 import os
 import time
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from inception_v1 import GoogLeNet
-from inception_v1.model import in_top_k
+from inception_v1.losses import in_top_k
 from training.data import service as data_service
-from training.data.pipeline import WHOLE
-from training.distribution.launch import ClusterError
-from training.distribution.strategy import LOST, Engine, await_all, gone, lost, silent
+from training.data.pipeline import WHOLE, Shard
+from training.distribution.cluster import LOST, await_all, find_lost, loss_message, unreachable
+from training.distribution.strategy import MakeBatches, Strategy
+from training.errors import ClusterError, UserError
 from training.optimizer import SGD
+from training.recipe import Recipe
 
-STALEST = 1023  # updates; the count of what is staler stays there
+LARGEST_STALENESS = 1023  # updates; the count of what is staler is kept there
 THREADS = 8  # at least, between operations: on one core TensorFlow takes one, and the wait for a batch would hold it
-LOOK = 0.1  # seconds between two looks at the counter
-CANNOT = {"deterministic": True, "aux_schedule": "linear", "precision": "mixed_float16"}
+POLL = 0.1  # seconds between two reads of the counter
 
 
-class ParameterServer(Engine):
+class ParameterServer(Strategy):
     """Workers that train asynchronously on weights that parameter servers hold, one update for each of their batches.
 
     Weights and what the optimizer keeps are spread over the parameter servers, variable by variable.
     """
 
-    def __init__(self, resolver: tf.distribute.cluster_resolver.ClusterResolver, timeout: float):
+    unsupported: ClassVar[Mapping[str, Any]] = {
+        "deterministic": True,
+        "aux_schedule": "linear",
+        "precision": "mixed_float16",
+    }
+
+    def __init__(self, name: str, resolver: tf.distribute.cluster_resolver.ClusterResolver, timeout: float) -> None:
         spec = resolver.cluster_spec()
-        self._resolver, self._timeout = resolver, timeout
+        self.name, self._resolver, self._timeout = name, resolver, timeout
         self._chief = spec.task_address("chief", 0)
         self._workers = {f"worker {i}": where for i, where in enumerate(spec.as_dict()["worker"])}
         self._servers = {f"ps {i}": where for i, where in enumerate(spec.as_dict()["ps"])}
@@ -49,10 +57,10 @@ class ParameterServer(Engine):
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
 
     def serve(self) -> None:
-        """Works for the coordinator until it is gone.
+        """Works for the coordinator until it ends.
 
         Raises:
-            ClusterError: it did not come.
+            ClusterError: it did not join.
         """
         tf.distribute.Server(
             self._resolver.cluster_spec(),
@@ -63,37 +71,47 @@ class ParameterServer(Engine):
         )
         chief = {"chief": self._chief}
         await_all(chief, self._timeout)
-        while not silent(chief):
+        while not unreachable(chief):
             time.sleep(1)
 
-    def check(self, recipe):
-        for field, value in CANNOT.items():
-            if getattr(recipe, field) == value:
-                raise ValueError(f"Expected another {field} with parameter servers; Received: {field}={value!r}.")
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
+    def shard(self) -> Shard:
+        return WHOLE
+
+    def dataset(self, make: Callable[[Shard], tf.data.Dataset]) -> tf.data.Dataset:
+        return make(WHOLE)
+
+    def gather(self, text: str) -> list[str]:
+        return [text]
+
+    def check(self, recipe: Recipe) -> None:
+        super().check(recipe)
         if recipe.unfreeze_epochs:
-            raise ValueError(
+            raise UserError(
                 "Expected no unfreeze_epochs with parameter servers, where the graph is one for all epochs."
             )
 
-    def fit(self, model, make, service, **arguments):
-        """Trains `model` (of this process) by way of a twin on the parameter servers.
+    def fit(self, model: GoogLeNet, make: MakeBatches, service: str | None, **arguments: Any) -> dict[str, Any]:
+        """Trains `model` (of this process) by way of a server-side replica.
 
         Returns:
-            {"updates": of the weights so far, "staleness": {"mean", "max": updates by others between a worker's look
-            at the weights and its own}}, of this call.
+            {"updates": of the weights so far, "staleness": {"mean", "max": updates by others between a worker's read of
+            the weights and its own update}}, of this call.
         """
         with contextlib.ExitStack() as stack:
             if service is None:
-                service = stack.enter_context(data_service.serving(self._chief.rpartition(":")[0]))
+                service = stack.enter_context(data_service.run_service(self._chief.rpartition(":")[0]))
             endless = make(WHOLE, None).repeat()  # a worker that dies takes batches with it
-            twin = _Twin(model, self._strategy, self._batches(endless, service))
-            return self._train(model, twin, **arguments)
+            replica = _ServerReplica(model, self._strategy, self._batches(endless, service))
+            return self._train(model, replica, **arguments)
 
     def _batches(self, ds: tf.data.Dataset, service: str) -> Any:
         """An iterator on every worker over what they all share: each batch goes to the one that asks first."""
         registered = tf.data.experimental.service.register_dataset(service, ds)
 
-        def on_worker():
+        def on_worker() -> tf.data.Dataset:
             return tf.data.experimental.service.from_dataset_id(
                 tf.data.experimental.service.ShardingPolicy.DYNAMIC,
                 service,
@@ -104,60 +122,74 @@ class ParameterServer(Engine):
 
         return iter(self._coordinator.create_per_worker_dataset(on_worker))
 
-    def _train(self, model, twin, epochs, initial_epoch, steps_per_epoch, callbacks) -> dict[str, Any]:
-        watchers = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=steps_per_epoch)
-        watchers.on_train_begin()
-        self._schedule(twin, steps_per_epoch)
+    def _train(
+        self,
+        model: GoogLeNet,
+        replica: "_ServerReplica",
+        epochs: int,
+        initial_epoch: int,
+        steps_per_epoch: int,
+        callbacks: list[keras.callbacks.Callback],
+    ) -> dict[str, Any]:
+        callback_list = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=steps_per_epoch)
+        callback_list.on_train_begin()
+        self._schedule(replica, steps_per_epoch)
         for epoch in range(initial_epoch, epochs):
-            watchers.on_epoch_begin(epoch)
-            self._follow(twin, watchers, steps_per_epoch)
-            logs = twin.logs()
-            twin.copy_to(model)
+            callback_list.on_epoch_begin(epoch)
+            self._follow(replica, callback_list, steps_per_epoch)
+            logs = replica.logs()
+            replica.copy_to(model)
             if epoch + 1 < epochs:
-                self._schedule(twin, steps_per_epoch)  # the workers go on while this process evaluates
-            watchers.on_epoch_end(epoch, logs)
-        watchers.on_train_end()
-        return twin.staleness()
+                self._schedule(replica, steps_per_epoch)  # the workers continue while this process evaluates
+            callback_list.on_epoch_end(epoch, logs)
+        callback_list.on_train_end()
+        return replica.staleness()
 
-    def _schedule(self, twin: "_Twin", steps: int) -> None:
+    def _schedule(self, replica: "_ServerReplica", steps: int) -> None:
         for _ in range(steps):
-            self._coordinator.schedule(twin.step, args=(twin.batches,))
+            self._coordinator.schedule(replica.step, args=(replica.batches,))
 
-    def _follow(self, twin: "_Twin", watchers: keras.callbacks.CallbackList, steps: int) -> None:
-        """Waits for the steps of an epoch, and tells the callbacks how far they are."""
-        done, moved = 0, time.monotonic()
+    def _follow(self, replica: "_ServerReplica", callback_list: keras.callbacks.CallbackList, steps: int) -> None:
+        """Waits for the steps of an epoch, and calls the callbacks for each."""
+        done, last_progress = 0, time.monotonic()
         while done < steps:
-            finished, logs = self._coordinator.done(), twin.logs()
-            count = steps if finished else min(twin.done(), steps - 1)
+            finished, logs = self._coordinator.done(), replica.logs()
+            count = steps if finished else min(replica.done(), steps - 1)
             if count > done:
-                moved = time.monotonic()
-            elif time.monotonic() - moved > self._timeout and len(dead := silent(self._workers)) == len(self._workers):
-                raise ClusterError(lost(dead, TimeoutError(f"no step for {self._timeout:g} s")))
+                last_progress = time.monotonic()
+            elif time.monotonic() - last_progress > self._timeout:
+                self._check_workers()
             for step in range(done, count):
-                watchers.on_train_batch_begin(step)
-                watchers.on_train_batch_end(step, logs)
+                callback_list.on_train_batch_begin(step)
+                callback_list.on_train_batch_end(step, logs)
             done = count
             if not finished:
-                time.sleep(LOOK)
+                time.sleep(POLL)
         self._coordinator.join()
 
+    def _check_workers(self) -> None:
+        """Raises ClusterError where every worker is lost."""
+        dead = unreachable(self._workers)
+        if len(dead) == len(self._workers):
+            raise ClusterError(loss_message(dead, TimeoutError(f"no step for {self._timeout:g} s")))
+
     @contextlib.contextmanager
-    def faults(self):
+    def detect_failures(self) -> Iterator[None]:
         try:
             yield
         except LOST as error:
-            raise ClusterError(lost(gone(self._servers | self._workers), error)) from error
+            raise ClusterError(loss_message(find_lost(self._servers | self._workers), error)) from error
 
 
-class _Twin:
-    """A network and its optimizer on the parameter servers, as alike as its variables.
+class _ServerReplica:
+    """A network and its optimizer on the parameter servers, with the variables of one in this process.
 
     Attributes:
         batches: a distributed iterator.
         step: a function for the workers; trains on the next batch.
     """
 
-    def __init__(self, model: GoogLeNet, strategy: tf.distribute.ParameterServerStrategy, batches):
+    def __init__(self, model: GoogLeNet, strategy: tf.distribute.ParameterServerStrategy, batches: Any) -> None:
         self.batches = batches
         with strategy.scope():
             self._model = GoogLeNet.from_config(model.get_config())
@@ -168,19 +200,21 @@ class _Twin:
             once = tf.VariableAggregation.ONLY_FIRST_REPLICA
             heads = len(self._model.spec.heads)
             self._sums = tf.Variable(tf.zeros(2 + 3 * heads), trainable=False, aggregation=once)  # steps, loss, by head
-            self._stale = tf.Variable(tf.zeros(STALEST + 1, tf.int64), trainable=False, aggregation=once)
+            self._staleness = tf.Variable(
+                tf.zeros(LARGEST_STALENESS + 1, tf.int64), trainable=False, aggregation=once
+            )  # number of updates by staleness
         compiled = keras.saving.deserialize_keras_object(model.get_compile_config())
         self._losses, self._weights = compiled["loss"], compiled["loss_weights"]
         for own, other in self._pairs(model):
             own.assign(np.asarray(other))
         self.step = tf.function(self._step)
 
-    def _pairs(self, model):
+    def _pairs(self, model: GoogLeNet) -> Iterator[tuple[keras.Variable, keras.Variable]]:
         own = [*self._model.variables, *self._optimizer.variables]
         return zip(own, [*model.variables, *model.optimizer.variables], strict=True)
 
     def copy_to(self, model: GoogLeNet) -> None:
-        """Gives `model` the weights and its optimizer the state."""
+        """Assigns the weights to `model`, and the optimizer's state to its optimizer."""
         for own, other in self._pairs(model):
             other.assign(np.asarray(own))
         self._sums.assign(tf.zeros_like(self._sums))
@@ -199,7 +233,7 @@ class _Twin:
 
     def staleness(self) -> dict[str, Any]:
         """What `ParameterServer.fit` returns."""
-        counts = self._stale.numpy()
+        counts = self._staleness.numpy()
         found = np.flatnonzero(counts)
         mean = float((counts * np.arange(len(counts))).sum() / max(1, counts.sum()))
         return {
@@ -207,55 +241,75 @@ class _Twin:
             "staleness": {"mean": mean, "max": int(found[-1]) if len(found) else 0},
         }
 
-    def _step(self, batches):
+    def _step(self, batches: Any) -> None:
         images, labels = next(batches)
         counter = self._optimizer.iterations.value
         seen = counter.read_value()
         with tf.control_dependencies([seen]), tf.GradientTape() as tape:
-            answers = self._model(images, training=True)
-            losses = {head: self._losses[head](labels, answers[head]) for head in self._model.spec.heads}
+            predictions = self._model(images, training=True)
+            losses = {head: self._losses[head](labels, predictions[head]) for head in self._model.spec.heads}
             loss = tf.add_n([self._weights[head] * value for head, value in losses.items()])
         variables = self._model.trainable_variables
         gradients = tape.gradient(loss, [variable.value for variable in variables])
-        rate = self._optimizer._learning_rate(seen)
-        updates = [self._update(*pair, rate, seen) for pair in zip(gradients, variables, strict=True)]
+        updates = [self._update(*pair, seen) for pair in zip(gradients, variables, strict=True)]
         with tf.control_dependencies(updates):
             before = tf.raw_ops.ResourceCountUpTo(resource=counter.handle, limit=2**31 - 1, T=counter.dtype)
-        stale = tf.minimum(tf.cast(before - seen, tf.int64), STALEST)
-        tf.raw_ops.ResourceScatterAdd(resource=self._stale.handle, indices=stale, updates=tf.constant(1, tf.int64))
+        stale = tf.minimum(tf.cast(before - seen, tf.int64), LARGEST_STALENESS)
+        tf.raw_ops.ResourceScatterAdd(resource=self._staleness.handle, indices=stale, updates=tf.constant(1, tf.int64))
         values = [tf.constant(1.0), loss]
         for head, value in losses.items():
-            values += [value, *(tf.reduce_mean(in_top_k(labels, answers[head], k)) for k in (1, 5))]
+            values += [value, *(tf.reduce_mean(in_top_k(labels, predictions[head], k)) for k in (1, 5))]
         tf.raw_ops.AssignAddVariableOp(resource=self._sums.handle, value=tf.stack(values))
 
-    def _update(self, gradient, variable, rate, steps) -> tf.Operation:
-        """One step of `optimizer.SGD`, on the parameter server that holds the variable."""
-        own, kernel = self._optimizer, variable.name == "kernel"
-        index = own._get_variable_index(variable)
-        weight, velocity = variable.value.handle, own.momentums[index].value.handle
+    def _update(self, gradient: tf.Tensor, variable: keras.Variable, steps: tf.Tensor) -> tf.Operation:
+        """One step of the optimizer's update rule, on the parameter server that holds the variable."""
+        optimizer = self._optimizer
+        slots = _ServerSlots(optimizer, variable)
         with tf.device(variable.value.device):
-            rate = tf.cast(rate, gradient.dtype) * own.rate(variable.path)
-            if kernel and (own.l2 or own.decay):
-                value = tf.raw_ops.ReadVariableOp(resource=weight, dtype=gradient.dtype)
-                gradient += own.l2 * value
-                shrink = tf.raw_ops.AssignSubVariableOp(resource=weight, value=rate * own.decay * value)
-            else:
-                shrink = tf.no_op()
-            with tf.control_dependencies([shrink]):
-                last = tf.raw_ops.ResourceApplyKerasMomentum(
-                    var=weight,
-                    accum=velocity,
-                    lr=rate,
-                    grad=gradient,
-                    momentum=tf.cast(own.momentum, gradient.dtype),
-                    use_locking=True,
-                    use_nesterov=own.nesterov,
-                )
-            if own.average is not None:
-                with tf.control_dependencies([last]):
-                    average = own._model_variables_moving_average[index].value.handle
-                    value = tf.raw_ops.ReadVariableOp(resource=weight, dtype=gradient.dtype)
-                    kept = tf.raw_ops.ReadVariableOp(resource=average, dtype=gradient.dtype)
-                    share = 1 - own.average_momentum(steps)
-                    last = tf.raw_ops.AssignAddVariableOp(resource=average, value=share * (value - kept))
-        return last
+            learning_rate = tf.cast(optimizer.learning_rate_at(steps), gradient.dtype)
+            optimizer.update(slots, variable, gradient, learning_rate)
+            if optimizer.average is not None:
+                slots.average(optimizer.average_momentum(steps))
+        return slots.last
+
+
+class _ServerSlots:
+    """One variable on a parameter server and its slots: operations that change them in place, one after the other.
+
+    Attributes:
+        last: the operation after which all is done.
+    """
+
+    def __init__(self, optimizer: SGD, variable: keras.Variable) -> None:
+        index = optimizer.variable_index(variable)
+        self._optimizer, self._dtype = optimizer, variable.value.dtype
+        self._weight, self._velocity = variable.value.handle, optimizer.momentums[index].value.handle
+        averages = optimizer.average is not None
+        self._average = optimizer.moving_averages[index].value.handle if averages else None
+        self.last = tf.no_op()
+
+    def value(self) -> tf.Tensor:
+        return self._read(self._weight)
+
+    def decay(self, fraction: Any) -> None:
+        self.last = tf.raw_ops.AssignSubVariableOp(resource=self._weight, value=fraction * self.value())
+
+    def momentum_step(self, gradient: Any, learning_rate: Any) -> None:
+        with tf.control_dependencies([self.last]):
+            self.last = tf.raw_ops.ResourceApplyKerasMomentum(
+                var=self._weight,
+                accum=self._velocity,
+                lr=learning_rate,
+                grad=gradient,
+                momentum=tf.cast(self._optimizer.momentum, gradient.dtype),
+                use_locking=True,
+                use_nesterov=self._optimizer.nesterov,
+            )
+
+    def average(self, momentum: Any) -> None:
+        with tf.control_dependencies([self.last]):
+            difference = self.value() - self._read(self._average)
+            self.last = tf.raw_ops.AssignAddVariableOp(resource=self._average, value=(1 - momentum) * difference)
+
+    def _read(self, handle: tf.Tensor) -> tf.Tensor:
+        return tf.raw_ops.ReadVariableOp(resource=handle, dtype=self._dtype)

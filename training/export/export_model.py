@@ -1,20 +1,21 @@
-"""A trained network as every export computes it: its weights are constants, and probabilities come out."""
+"""A trained network as every export computes it: its weights are constants, and its outputs are probabilities."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from inception_v1 import GoogLeNet
-from inception_v1.fold_batchnorm import folded
+from inception_v1.fold_batchnorm import fold_batchnorm
 from inception_v1.preprocessing import constants, normalize
 from training import transfer
-from training.train import precision
+from training.errors import UserError
+from training.precision import precision
 
 DEFAULT_SIZE = 224  # of networks that take any
 
 
-class Inference:
-    """What exports are made from. A call maps float32 `(batch, size, size, channels)`, normalised, to {output: float32
+class ExportModel:
+    """What exports are made from. A call maps float32 `(batch, size, size, channels)`, normalized, to {output: float32
     `(batch, classes)` probabilities}.
 
     Args:
@@ -24,33 +25,33 @@ class Inference:
 
     Attributes:
         model: the trained network, at a fixed size.
-        net: the same for inference alone (see `folded`).
-        labels: as given.
+        net: the same for inference alone (see `fold_batchnorm`).
+        labels: the argument.
         outputs: {name of the output: head}, "probabilities" being the main head's.
         size: height and width of the input, pixels.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (gray) or 3 (RGB).
         mean: float32 `(channels,)` on the 0-255 scale.
         std: likewise.
 
     Raises:
-        ValueError: Keras on another backend than TensorFlow, a network without the heads asked for, for other than
+        UserError: Keras on another backend than TensorFlow, a network without the heads asked for, for other than
             square images or other than 1 or 3 channels, or another number of labels than classes.
     """
 
-    def __init__(self, model: GoogLeNet, labels: list[str], keep_aux: bool = False):
+    def __init__(self, model: GoogLeNet, labels: list[str], keep_aux: bool = False) -> None:
         if keras.backend.backend() != "tensorflow":
-            raise ValueError(f"Expected Keras on TensorFlow for an export; Received: {keras.backend.backend()!r}.")
+            raise UserError(f"Expected Keras on TensorFlow for an export; Received: {keras.backend.backend()!r}.")
         height, width, self.channels = model.spec.input_shape
         if height != width:
-            raise ValueError(f"Expected a network for square images; Received: {height}x{width}.")
+            raise UserError(f"Expected a network for square images; Received: {height}x{width}.")
         if len(labels) != model.spec.classes:
-            raise ValueError(f"Expected {model.spec.classes} class names, one a class; Received: {len(labels)}.")
+            raise UserError(f"Expected {model.spec.classes} class names, one a class; Received: {len(labels)}.")
         if broken := [name for name in labels if len(name.splitlines()) > 1 or name.strip("\r\n") != name]:
-            raise ValueError(f"Expected class names of one line each; Received: {broken[0]!r}.")
+            raise UserError(f"Expected class names of one line each; Received: {broken[0]!r}.")
         self.size = height or DEFAULT_SIZE
         self.mean, self.std = constants(model.spec.pixels, self.channels)
         self.model, self.labels = _of_size(model, self.size), labels
-        self.net = folded(self.model, keep_aux)
+        self.net = fold_batchnorm(self.model, keep_aux)
         heads = self.model.spec.heads if keep_aux else ("main",)
         self.outputs = {"probabilities" if head == "main" else head: head for head in heads}
         self._weights = [
@@ -64,16 +65,16 @@ class Inference:
         return (self.size, self.size, self.channels)
 
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Constants, not variables: stored once whatever calls this, and kernels may prepare them once.
+        # Constants, not variables: stored once whatever calls this, and kernels may pack them once.
         logits, _ = self.net.stateless_call(*self._weights, images, training=False)
         return {name: tf.nn.softmax(logits[head]) for name, head in self.outputs.items()}
 
     def of_pixels(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The same of float32 pixels on the 0-255 scale, normalised by operations that every converter takes."""
+        """The same of float32 pixels on the 0-255 scale, normalized by operations that every converter takes."""
         return self((pixels - self.mean) * (1 / self.std))
 
     def expected(self, pixels: np.ndarray, batch: int = 32) -> dict[str, np.ndarray]:
-        """What the trained Keras network, as it is, says of pixels: the truth for every export.
+        """Predictions of the trained Keras network itself for pixels: the reference for every export.
 
         Args:
             pixels: uint8 `(images, size, size, channels)`.
@@ -109,6 +110,6 @@ def _of_size(model: GoogLeNet, size: int) -> GoogLeNet:
     if model.spec.input_shape == fixed and {layer.compute_dtype for layer in model.layers} == {"float32"}:
         return model
     with precision("float32"):
-        copy = GoogLeNet(**transfer.changed(model.spec, input_shape=fixed).to_dict())
+        copy = GoogLeNet(**transfer.with_arguments(model.spec, input_shape=fixed).to_dict())
     copy.set_weights(model.get_weights())
     return copy

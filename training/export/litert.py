@@ -10,28 +10,29 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from inception_v1.spec import LRN, Spec
-from training.export.export_model import Inference
+from training.errors import UserError
+from training.export.export_model import ExportModel
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 
 
 def int8_refusal(spec: Spec) -> str | None:
-    """Why a network cannot become int8, or None."""
+    """Why a network cannot be quantized to int8, or None."""
     if isinstance(spec.norm, LRN):
-        return f"the response normalisation of variant {spec.variant!r} would stay float"
+        return f"the response normalization of variant {spec.variant!r} would stay float"
     return None
 
 
 def convert(
-    network: Inference, precision: str, preprocessing: bool = False, representative: Iterable[np.ndarray] = ()
+    network: ExportModel, precision: str, preprocessing: bool = False, representative: Iterable[np.ndarray] = ()
 ) -> bytes:
     """The network as a LiteRT model of `image` to `probabilities` (and "aux1", "aux2" where kept), float32 both.
 
     Args:
         network: what to convert.
-        precision: "float32"; "float16" (of the weights); "dynamic" (weights in 8 bits, activations quantised as they
+        precision: "float32"; "float16" (of the weights); "dynamic" (weights in 8 bits, activations quantized as they
             come) or "int8" (every operation).
-        preprocessing: whether `image` holds pixels on the 0-255 scale, else normalised ones.
+        preprocessing: whether `image` holds pixels on the 0-255 scale, else normalized ones.
         representative: of int8: images float32 `(size, size, channels)` as `image` holds them, on which the ranges of
             the activations are measured.
 
@@ -39,13 +40,13 @@ def convert(
         The content of the file.
 
     Raises:
-        ValueError: int8 of a network of which an operation stays float.
+        UserError: int8 of a network of which an operation stays float.
     """
     if precision == "int8" and (refusal := int8_refusal(network.model.spec)):
-        raise ValueError(f"Expected a network whose operations all have an int8 form; Received: {refusal}.")
+        raise UserError(f"Expected a network whose operations all have an int8 form; Received: {refusal}.")
     spec = tf.TensorSpec((None, *network.shape), tf.float32, "image")
-    answer = tf.function(lambda image: (network.of_pixels if preprocessing else network)(image), [spec])
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function()], tf.Module())
+    predict = tf.function(lambda image: (network.of_pixels if preprocessing else network)(image), [spec])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([predict.get_concrete_function()], tf.Module())
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
@@ -62,7 +63,7 @@ def convert(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides that the converter uses an interpreter that TensorFlow gives up, and what its C++ part prints."""
+    """Hides that the converter uses an interpreter that TensorFlow deprecates, and what its C++ part prints."""
     stderr = os.dup(2)
     try:
         with warnings.catch_warnings(), open(os.devnull, "w") as devnull:
@@ -74,7 +75,7 @@ def _quiet() -> Iterator[None]:
         os.close(stderr)
 
 
-def _check_all_int8(content):
+def _check_all_int8(content: bytes) -> None:
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(model_content=content, experimental_op_resolver_type=plain)
     ends = {detail["index"] for detail in (*interpreter.get_input_details(), *interpreter.get_output_details())}
@@ -84,4 +85,4 @@ def _check_all_int8(content):
         if detail["dtype"] in (np.float32, np.float16) and detail["index"] not in ends
     ]
     if floats:
-        raise ValueError(f"Expected a network whose operations all have an int8 form; Received: float {floats[0]!r}.")
+        raise UserError(f"Expected a network whose operations all have an int8 form; Received: float {floats[0]!r}.")

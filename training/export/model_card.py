@@ -1,4 +1,4 @@
-"""The card of an export: what it is, takes, gives and was measured to do, as JSON and as a page."""
+"""The model card of an export: its network, inputs, outputs and measurements, as JSON and as Markdown."""
 
 import datetime
 import importlib.metadata
@@ -8,18 +8,18 @@ from typing import Any
 from rich.table import Table
 
 from inception_v1 import cost
-from training.export.export_model import Inference
+from training.export.export_model import ExportModel
 from training.run_folder import METRICS, RunFolder
 
 NAMES = ("model_card.json", "README.md")
 PACKAGES = ("googlenet-keras", "tensorflow", "keras", "tf2onnx", "onnxruntime", "ai-edge-litert")
 
 
-def begun(source: str, name: str, version: int, run: RunFolder | None, network: Inference) -> dict[str, Any]:
+def begin_card(source: str, name: str, version: int, run: RunFolder | None, network: ExportModel) -> dict[str, Any]:
     """What is known of an export before it is written.
 
     Args:
-        source: folder of the run, or the file, as the user said it.
+        source: folder of the run, or the file, as the user named it.
         name: of the export.
         version: of it.
         run: where the network comes from one.
@@ -43,32 +43,32 @@ def begun(source: str, name: str, version: int, run: RunFolder | None, network: 
         "classes": network.labels,
         "pixels": {
             "shape": list(network.shape),
-            "colours": "RGB" if network.channels == 3 else "grey",
+            "colors": "RGB" if network.channels == 3 else "gray",
             "scale": "0-255",
             "convention": spec.pixels,
             "mean": network.mean.tolist(),
             "std": network.std.tolist(),
-            "normalised": "(pixel - mean) / std",
-            "picture": "centre square, resized bicubically with antialiasing, rounded",
+            "normalized": "(pixel - mean) / std",
+            "preparation": "center square, resized bicubically with antialiasing, rounded",
         },
         "training": _training(run),
         "formats": {},
     }
 
 
-def texts(card: dict[str, Any]) -> tuple[str, str]:
+def card_texts(card: dict[str, Any]) -> tuple[str, str]:
     """The contents of the files in `NAMES`."""
     parts = [_about(card), _pixels(card), _formats(card), _serving(card), _training_text(card), _measured(card)]
     return json.dumps(card, indent=2, ensure_ascii=False) + "\n", "\n\n".join(part for part in parts if part) + "\n"
 
 
-def table(card: dict[str, Any]) -> Table:
+def parity_table(card: dict[str, Any]) -> Table:
     """What was exported and how close it is, for the terminal."""
     shown = Table(title=f"{card['name']}, version {card['version']}")
     for title in ("form", "MB", "probabilities within", "same class", "top-1"):
         shown.add_column(title, justify="left" if title == "form" else "right", no_wrap=title == "form")
     accuracy = card.get("accuracy", {})
-    for form, file in _form_files(card).items():
+    for form, file in _files_of(card).items():
         parity = card["parity"][form]
         top1 = f"{accuracy[form]['top1']:.2%}" if form in accuracy else ""
         megabytes = f"{card['files'][file]['bytes'] / 1e6:.2f}"
@@ -76,9 +76,14 @@ def table(card: dict[str, Any]) -> Table:
     return shown
 
 
-def _form_files(card):
-    """{form: path of its file}, as `reload.forms` names them."""
-    files = {}
+def formats_of(card: dict[str, Any]) -> list[str]:
+    """Names of the files and signatures that an export holds, e.g. "onnx" or "litert/int8"."""
+    return list(_files_of(card))
+
+
+def _files_of(card: dict[str, Any]) -> dict[str, str]:
+    """{format: path of its file}, as `formats_of` names them."""
+    files: dict[str, str] = {}
     for kind, entry in card["formats"].items():
         if kind == "savedmodel":
             files |= {f"{kind}/{signature}": entry["file"] for signature in entry["signatures"]}
@@ -89,7 +94,7 @@ def _form_files(card):
     return files
 
 
-def _training(run):
+def _training(run: RunFolder | None) -> dict[str, Any] | None:
     """What the run measured, or None."""
     if run is None or not (run / METRICS).is_file():
         return None
@@ -98,7 +103,7 @@ def _training(run):
     return {key: metrics[key] for key in kept if key in metrics} | {"source": run.recipe().source}
 
 
-def _about(card):
+def _about(card: dict[str, Any]) -> str:
     network, classes = card["network"], card["classes"]
     shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
     made = ", ".join(f"{package} {version}" for package, version in card["made_with"].items())
@@ -111,17 +116,17 @@ def _about(card):
     )
 
 
-def _pixels(card):
+def _pixels(card: dict[str, Any]) -> str:
     pixels = card["pixels"]
     height, width, channels = pixels["shape"]
     return (
-        f"## Pixels\n\n{height}x{width}x{channels}, {pixels['colours']}, channels last. Of a picture: "
-        f"{pixels['picture']}. Normalised (`{pixels['convention']}`): `{pixels['normalised']}` of pixels on the "
+        f"## Pixels\n\n{height}x{width}x{channels}, {pixels['colors']}, channels last. Preparation of an image: "
+        f"{pixels['preparation']}. Normalized (`{pixels['convention']}`): `{pixels['normalized']}` of pixels on the "
         f"{pixels['scale']} scale, mean {pixels['mean']}, std {pixels['std']}."
     )
 
 
-def _formats(card):
+def _formats(card: dict[str, Any]) -> str:
     lines = ["## Files", ""]
     for file, known in card.get("files", {}).items():
         lines.append(f"- `{file}`: {known['bytes']:,} bytes, sha256 `{known['sha256']}`")
@@ -135,7 +140,7 @@ def _formats(card):
     return "\n".join(lines)
 
 
-def _ends(ends):
+def _ends(ends: dict[str, Any]) -> str:
     sides = (
         ", ".join(f"`{name}` {dtype} ({', '.join(map(str, shape))})" for name, (dtype, shape) in ends[side].items())
         for side in ("inputs", "outputs")
@@ -143,20 +148,20 @@ def _ends(ends):
     return " -> ".join(sides)
 
 
-def _serving(card):
+def _serving(card: dict[str, Any]) -> str:
     signatures = card["formats"].get("savedmodel", {}).get("signatures", {})
     if "predict_images" not in signatures:
         return ""
     return (
         "## Serving\n\n"
-        "`serving_default` takes JPEG, PNG, GIF, BMP or WebP pictures. Of each image it returns the best classes, "
+        "`serving_default` takes JPEG, PNG, GIF, BMP or WebP images. Of each image it returns the best classes, "
         "their labels and scores, all probabilities, and a `status`: `ok`, `unreadable` or `too large` (more than "
         "8,192 x 8,192 pixels), or `not finite` of `predict_images`. An image that is not ok has class -1, empty "
         "labels and zeros; the others of its batch are not affected."
     )
 
 
-def _training_text(card):
+def _training_text(card: dict[str, Any]) -> str:
     training = card["training"]
     if not training:
         return ""
@@ -168,12 +173,12 @@ def _training_text(card):
     return "\n".join(lines)
 
 
-def _measured(card):
+def _measured(card: dict[str, Any]) -> str:
     if "parity" not in card:
         return ""
     accuracy = card.get("accuracy", {})
     lines = [
-        f"## Compared with the Keras model\n\nIn a fresh process, on pictures of {card['compared_on']}. "
+        f"## Compared with the Keras model\n\nIn a fresh process, on images of {card['compared_on']}. "
         "Logits: difference over their size, where probabilities are not rounded to 8 bits.\n",
         "| form | images | probabilities within | logits within | same class | top-1 |",
         "|---|---|---|---|---|---|",

@@ -1,30 +1,31 @@
-"""A network as an ONNX file, whose metadata says what it takes and means."""
+"""A network as an ONNX file, whose metadata describes its input and classes."""
 
 import json
+from typing import Any
 
 import onnx
 import tensorflow as tf
 import tf2onnx
 
-from training.export.export_model import Inference
+from training.export.export_model import ExportModel
 
 OPSET = 18  # the newest that tf2onnx writes
 
 
-def convert(network: Inference, nchw: bool = False, preprocessing: bool = False) -> onnx.ModelProto:
+def convert(network: ExportModel, nchw: bool = False, preprocessing: bool = False) -> onnx.ModelProto:
     """The network as a checked ONNX model of `image` to `probabilities` (and "aux1", "aux2" where kept).
 
     Args:
         network: what to convert.
         nchw: whether `image` is `(N, channels, size, size)`, else `(N, size, size, channels)`.
-        preprocessing: whether `image` holds pixels on the 0-255 scale, else normalised ones. Float32 both ways.
+        preprocessing: whether `image` holds pixels on the 0-255 scale, else normalized ones. Float32 either way.
 
     Returns:
         The model; its metadata hold the labels, the order of `image` and the pixel convention.
     """
     spec = tf.TensorSpec((None, *network.shape), tf.float32, "image")
-    answer = tf.function(lambda image: (network.of_pixels if preprocessing else network)(image), [spec])
-    model, _ = tf2onnx.convert.from_function(answer, [spec], opset=OPSET, inputs_as_nchw=["image"] if nchw else None)
+    predict = tf.function(lambda image: (network.of_pixels if preprocessing else network)(image), [spec])
+    model, _ = tf2onnx.convert.from_function(predict, [spec], opset=OPSET, inputs_as_nchw=["image"] if nchw else None)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     del model.graph.value_info[:]
@@ -34,7 +35,7 @@ def convert(network: Inference, nchw: bool = False, preprocessing: bool = False)
     return model
 
 
-def described(model: onnx.ModelProto) -> dict:
+def describe(model: onnx.ModelProto) -> dict[str, dict[str, list[Any]]]:
     """{"inputs" and "outputs": {name: [dtype, shape]}}."""
     return {
         side: {
@@ -45,11 +46,11 @@ def described(model: onnx.ModelProto) -> dict:
     }
 
 
-def _metadata(network, nchw, preprocessing):
+def _metadata(network: ExportModel, nchw: bool, preprocessing: bool) -> dict[str, str]:
     return {
         "labels": json.dumps(network.labels),
         "layout": "NCHW" if nchw else "NHWC",
-        "colours": "RGB" if network.channels == 3 else "grey",
+        "colors": "RGB" if network.channels == 3 else "gray",
         "pixels": "0-255" if preprocessing else "(pixel - mean) / std of pixels on the 0-255 scale",
         "mean": json.dumps(network.mean.tolist()),
         "std": json.dumps(network.std.tolist()),

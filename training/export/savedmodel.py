@@ -1,7 +1,8 @@
-"""The SavedModel of a network: encoded pictures or pixels in, classes by name out, for TF Serving."""
+"""The SavedModel of a network: from encoded images or pixels to classes by name, for TF Serving."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,22 +11,21 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from inception_v1.preprocessing import normalize
-from training.data.decoding import MAX_PIXELS, decode, picture_shape
-from training.export.export_model import Inference
-from training.serving_client import OK, predict_request
+from training.data.decoding import MAX_PIXELS, decode, encoded_shape
+from training.export.export_model import ExportModel
+from training.serving_protocol import NOT_FINITE, OK, TOO_LARGE, UNREADABLE, predict_request
 
 LABELS = "labels.txt"
 WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
 BATCHING = "batching_params.pbtxt"  # the name that --enable_per_model_batching_parameters looks for
-TOO_LARGE, UNREADABLE, NOT_FINITE = "too large", "unreadable", "not finite"  # statuses beside OK
 WARM_UP_BATCHES = (1, 8)
-PARALLEL = 4  # pictures of a request in work at a time: the largest take 1 GB each, whatever the number of cores
+PARALLEL = 4  # images of a request that are decoded at a time: the largest take 1 GB each, whatever the number of cores
 
 
-def write(folder: Path, network: Inference, top: int, float_only: bool) -> dict[str, dict]:
+def write(folder: Path, network: ExportModel, top: int, float_only: bool) -> dict[str, dict[str, Any]]:
     """Writes the SavedModel.
 
-    Its signatures are `serving_default` (encoded pictures), `predict_images` (float32 pixels) and
+    Its signatures are `serving_default` (encoded images), `predict_images` (float32 pixels) and
     `predict_images_uint8`; with `float_only` just `serving_default`, of float32 pixels and with probabilities alone, so
     that there are no strings, tables or decoders in it.
 
@@ -33,7 +33,7 @@ def write(folder: Path, network: Inference, top: int, float_only: bool) -> dict[
         folder: exists, with the class names in `labels.txt`.
         network: what to write.
         top: classes an image in `classes`, `labels` and `scores`.
-        float_only: for runtimes that cannot decode pictures.
+        float_only: for runtimes that cannot decode images.
 
     Returns:
         {signature: {"inputs" and "outputs": {name: [dtype, shape]}}}.
@@ -55,21 +55,21 @@ def write(folder: Path, network: Inference, top: int, float_only: bool) -> dict[
         signatures = _signatures(module, network, top)
     concrete = {name: function.get_concrete_function() for name, function in signatures.items()}
     tf.saved_model.save(module, str(folder), concrete)
-    return {name: _described(function) for name, function in concrete.items()}
+    return {name: _describe(function) for name, function in concrete.items()}
 
 
-def _probabilities(forward, network):
+def _probabilities(forward: Callable[[tf.Tensor], dict[str, tf.Tensor]], network: ExportModel) -> Any:
     @tf.function(input_signature=[tf.TensorSpec((None, *network.shape), tf.float32, "images")])
-    def serving_default(images):
+    def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return forward(normalize(images, network.model.spec.pixels))
 
     return serving_default
 
 
-def _signatures(module, network, top):
+def _signatures(module: tf.Module, network: ExportModel, top: int) -> dict[str, Any]:
     convention = network.model.spec.pixels
 
-    def answered(images, status):
+    def outputs(images: tf.Tensor, status: tf.Tensor) -> dict[str, tf.Tensor]:
         """What every signature returns, of pixels on the 0-255 scale: nothing but the status where that is not ok."""
         good = (status == OK)[:, None]
         heads = {name: tf.where(good, p, 0.0) for name, p in module.network(normalize(images, convention)).items()}
@@ -78,59 +78,61 @@ def _signatures(module, network, top):
         return {"classes": classes, "labels": module.labels.lookup(classes), "scores": scores, "status": status} | heads
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
-    def serving_default(image_bytes):
-        _check_some(image_bytes)
-        images, status = decoded(image_bytes, network.size, network.channels)
-        return answered(images, status)
+    def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        _check_not_empty(image_bytes)
+        images, status = decode_batch(image_bytes, network.size, network.channels)
+        return outputs(images, status)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *network.shape), tf.float32, "images")])
-    def predict_images(images):
-        _check_some(images)
+    def predict_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        _check_not_empty(images)
         finite = tf.reduce_all(tf.math.is_finite(images), axis=(1, 2, 3))
         images = tf.where(finite[:, None, None, None], images, 0.0)
-        return answered(images, tf.where(finite, OK, NOT_FINITE))
+        return outputs(images, tf.where(finite, OK, NOT_FINITE))
 
     @tf.function(input_signature=[tf.TensorSpec((None, *network.shape), tf.uint8, "images")])
-    def predict_images_uint8(images):
-        _check_some(images)
-        return answered(images, tf.fill(tf.shape(images)[:1], OK))
+    def predict_images_uint8(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        _check_not_empty(images)
+        return outputs(images, tf.fill(tf.shape(images)[:1], OK))
 
     functions = (serving_default, predict_images, predict_images_uint8)
     return {function.python_function.__name__: function for function in functions}
 
 
-def _check_some(batch):
+def _check_not_empty(batch: tf.Tensor) -> None:
     tf.debugging.Assert(tf.shape(batch)[0] > 0, ["Expected at least one image; Received: none."])
 
 
-def decoded(encoded: tf.Tensor, size: int, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """A batch of encoded pictures as evaluation sees them, whatever some of them hold.
+def decode_batch(encoded: tf.Tensor, size: int, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """A batch of encoded images as evaluation decodes them, whatever some of them hold.
 
     Args:
         encoded: string `(batch,)`.
         size: height and width of the result, pixels.
-        channels: 1 (grey) or 3.
+        channels: 1 (gray) or 3.
 
     Returns:
-        uint8 `(batch, size, size, channels)` (zeros where there is no picture), and string `(batch,)`: "ok",
-        "too large" (more than 8,192 x 8,192 pixels; such a picture is not decoded) or "unreadable".
+        uint8 `(batch, size, size, channels)` (zeros where there is no image), and string `(batch,)`: "ok",
+        "too large" (more than 8,192 x 8,192 pixels; such an image is not decoded) or "unreadable".
     """
-    images, good = attempted(lambda e: decode(e, size, channels), encoded, tf.zeros((size, size, channels), tf.uint8))
+    images, good = map_with_failures(
+        lambda e: decode(e, size, channels), encoded, tf.zeros((size, size, channels), tf.uint8)
+    )
     large = tf.cond(tf.reduce_all(good), lambda: tf.zeros_like(good), lambda: _too_large(encoded))
     return images, tf.where(good, OK, tf.where(large, TOO_LARGE, UNREADABLE))
 
 
-def _too_large(encoded):
-    shapes, _ = attempted(picture_shape, encoded, tf.zeros((2,), tf.int64))
+def _too_large(encoded: tf.Tensor) -> tf.Tensor:
+    shapes, _ = map_with_failures(encoded_shape, encoded, tf.zeros((2,), tf.int64))
     return tf.reduce_prod(shapes, axis=1) > MAX_PIXELS
 
 
-def attempted(
+def map_with_failures(
     function: Callable[[tf.Tensor], tf.Tensor], values: tf.Tensor, default: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Maps a function over a batch, `PARALLEL` elements at a time; where it raises, the others still come out.
+    """Maps a function over a batch, `PARALLEL` elements at a time; where it raises, the others still have results.
 
-    Only `tf.data` can go on after an error in a graph.
+    Only `tf.data` can continue after an error in a graph.
 
     Args:
         function: from one element to a tensor like `default`.
@@ -143,7 +145,7 @@ def attempted(
     count = tf.size(values, tf.int64)
     ds = tf.data.Dataset.from_tensor_slices(values).enumerate()
     ds = ds.map(lambda place, value: (place, function(value)), PARALLEL).ignore_errors()
-    ds = ds.concatenate(tf.data.Dataset.from_tensors((count, default)))  # one batch comes out whatever happens
+    ds = ds.concatenate(tf.data.Dataset.from_tensors((count, default)))  # there is one batch whatever happens
     places, results = ds.batch(count + 1).get_single_element()
     places, results = places[:-1, None], results[:-1]
     shape = tf.concat([count[None], tf.shape(default, tf.int64)], 0)
@@ -151,8 +153,8 @@ def attempted(
     return tf.ensure_shape(tf.scatter_nd(places, results, shape), (None, *default.shape)), done
 
 
-def write_warm_up(folder: Path, network: Inference, name: str, float_only: bool) -> None:
-    """Writes requests that TF Serving answers once when it loads the model, so that no user waits for the first ones.
+def write_warm_up(folder: Path, network: ExportModel, name: str, float_only: bool) -> None:
+    """Writes requests that TF Serving processes when it loads the model, so that no user waits for the first ones.
 
     Args:
         folder: of the SavedModel.
@@ -160,13 +162,13 @@ def write_warm_up(folder: Path, network: Inference, name: str, float_only: bool)
         name: of the model.
         float_only: whether it takes pixels alone.
     """
-    grey = np.full((1, *network.shape), 127, "uint8")
+    gray = np.full((1, *network.shape), 127, "uint8")
     if float_only:
-        requests = [("serving_default", "images", np.repeat(grey, n, 0).astype("float32")) for n in WARM_UP_BATCHES]
+        requests = [("serving_default", "images", np.repeat(gray, n, 0).astype("float32")) for n in WARM_UP_BATCHES]
     else:
-        picture = tf.io.encode_jpeg(grey[0]).numpy()
-        requests = [("serving_default", "image_bytes", np.array([picture] * n, "object")) for n in WARM_UP_BATCHES]
-        requests += [("predict_images", "images", grey.astype("float32")), ("predict_images_uint8", "images", grey)]
+        image = tf.io.encode_jpeg(gray[0]).numpy()
+        requests = [("serving_default", "image_bytes", np.array([image] * n, "object")) for n in WARM_UP_BATCHES]
+        requests += [("predict_images", "images", gray.astype("float32")), ("predict_images_uint8", "images", gray)]
     (folder / WARM_UP).parent.mkdir()
     with tf.io.TFRecordWriter(str(folder / WARM_UP)) as writer:
         for signature, key, values in requests:
@@ -188,7 +190,7 @@ def batching_parameters(largest: int) -> str:
     return "".join(f"{name} {{ value: {number} }}\n" for name, number in numbers.items())
 
 
-def _described(function):
+def _describe(function: Any) -> dict[str, dict[str, list[Any]]]:
     inputs = {name: spec for name, spec in function.structured_input_signature[1].items()}
     inputs |= {spec.name: spec for spec in function.structured_input_signature[0]}
     return {

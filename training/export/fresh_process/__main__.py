@@ -1,11 +1,12 @@
-"""Runs the files of an export as a stranger would, in a process that imports nothing of this package:
+"""Runs the files of an export in a process that imports nothing of this package, as a user of them would:
 
-python -P training/export/fresh_process.py FOLDER SAMPLES ANSWERS [FORM]
+python training/export/fresh_process FOLDER SAMPLES RESULTS outputs|tensors FORM...
 
-What the files are, and how pixels become their input, is read from the export's own card. SAMPLES is an .npz file of
-`pixels` uint8 `(images, size, size, channels)`, `encoded` (all pictures one after the other), their `ends`, and `few`:
-how many of the images the SavedModel and the ONNX file see. ANSWERS, an .npz file too, gets "FORM:OUTPUT" for every
-form of the network; with FORM it gets the value of every tensor in that form for the first two images instead.
+What the files are, and how pixels become their input, is read from the export's own model card. A FORM is "onnx", or a
+name such as "savedmodel/serving_default" or "litert/int8". SAMPLES is an .npz file of `pixels` uint8
+`(images, size, size, channels)`, `encoded` (all image files concatenated), their `ends`, and `few`: how many of the
+images the SavedModel and the ONNX file see. RESULTS, an .npz file too, gets "FORM:OUTPUT" for every form, or the value
+of every tensor of a single form for the first two images.
 """
 
 import functools
@@ -13,42 +14,40 @@ import itertools
 import json
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 BATCH = 32
 
+Card = dict[str, Any]  # the export's, as `model_card.json` holds it
+Arrays = dict[str, np.ndarray]  # by name
 
-def batches(count):
+
+def batches(count: int) -> list[slice]:
     """Slices over so many images, of 1, 5 and then 32."""
     ends = [0, *(end for end in (1, 6) if end < count), *range(6 + BATCH, count, BATCH), count]
     return [slice(start, end) for start, end in itertools.pairwise(ends) if start < end]
 
 
-def forms(card):
-    """Names of the forms that an export holds."""
-    for kind, entry in card["formats"].items():
-        inner = {"savedmodel": entry.get("signatures"), "litert": entry}.get(kind)
-        yield from [kind] if inner is None else [f"{kind}/{name}" for name in inner]
-
-
-def network_input(card, pixels, taken):
-    """Pixels as a form takes them: "0-255" or normalised, after the card."""
+def network_input(card: Card, pixels: np.ndarray, scale: str) -> np.ndarray:
+    """Pixels as a form takes them: "0-255" or normalized, according to the model card."""
     pixels = pixels.astype("float32")
-    if taken == "0-255":
+    if scale == "0-255":
         return pixels
     return (pixels - np.array(card["pixels"]["mean"], "float32")) / np.array(card["pixels"]["std"], "float32")
 
 
 @functools.cache
-def loaded(folder):
+def loaded(folder: Path) -> Any:
     import tensorflow as tf
 
     return tf.saved_model.load(str(folder))
 
 
-def saved_model(folder, card, signature, samples):
+def saved_model(folder: Path, card: Card, signature: str, samples: Arrays) -> Iterator[Arrays]:
     import tensorflow as tf
 
     function = loaded(folder).signatures[signature]
@@ -57,14 +56,14 @@ def saved_model(folder, card, signature, samples):
     data = samples["encoded"].tobytes()
     for part in batches(int(samples["few"])):
         if dtype == "string":
-            values = [data[starts[i] : starts[i + 1]] for i in range(part.start, part.stop)]
+            values: Any = [data[starts[i] : starts[i + 1]] for i in range(part.start, part.stop)]
         else:
             values = samples["pixels"][part].astype(dtype)
         given = function(**{key: tf.constant(values)})
         yield {name: value.numpy() for name, value in given.items() if value.dtype != tf.string}
 
 
-def onnx(folder, card, samples):
+def onnx(folder: Path, card: Card, samples: Arrays) -> Iterator[Arrays]:
     import onnxruntime
 
     entry = card["formats"]["onnx"]
@@ -76,13 +75,13 @@ def onnx(folder, card, samples):
         yield dict(zip(names, session.run(names, {"image": onnx_input(card, samples["pixels"][part])})))
 
 
-def onnx_input(card, pixels):
+def onnx_input(card: Card, pixels: np.ndarray) -> np.ndarray:
     entry = card["formats"]["onnx"]
     image = network_input(card, pixels, entry["pixels"])
     return image.transpose(0, 3, 1, 2) if entry["layout"] == "NCHW" else image
 
 
-def litert(folder, card, precision, samples):
+def litert(folder: Path, card: Card, precision: str, samples: Arrays) -> Iterator[Arrays]:
     from ai_edge_litert.interpreter import Interpreter
 
     entry = card["formats"]["litert"][precision]
@@ -91,34 +90,34 @@ def litert(folder, card, precision, samples):
         yield litert_run(interpreter, network_input(card, samples["pixels"][part], entry["pixels"]))
 
 
-def litert_run(interpreter, image):
+def litert_run(interpreter: Any, image: np.ndarray) -> Arrays:
     runner = interpreter.get_signature_runner()
     (key,) = runner.get_input_details()
     return {name: np.array(value) for name, value in runner(**{key: image}).items()}
 
 
-def answers(folder, card, form, samples):
+def outputs(folder: Path, card: Card, form: str, samples: Arrays) -> Arrays:
     """{output: array} of one form for all images."""
     kind, _, name = form.partition("/")
-    rows = (
+    rows = list(
         {"savedmodel": saved_model, "litert": litert}[kind](folder, card, name, samples)
         if name
         else onnx(folder, card, samples)
     )
-    rows = list(rows)
     return {output: np.concatenate([row[output] for row in rows]) for output in rows[0]}
 
 
-def tensors(folder, card, form, samples):
-    """{name: array} of every tensor that a form computes for the first two images, maps `(2, height, width, c)`."""
+def tensors(folder: Path, card: Card, form: str, samples: Arrays) -> Arrays:
+    """{name: array} of every tensor that a form computes for the first two images, feature maps `(2, height, width,
+    c)`."""
     kind, _, name = form.partition("/")
     pixels = samples["pixels"][:2]
     if kind == "savedmodel":
-        return saved_model_tensors(folder, network_input(card, pixels, "normalised"))
+        return saved_model_tensors(folder, network_input(card, pixels, "normalized"))
     return onnx_tensors(folder, card, pixels) if kind == "onnx" else litert_tensors(folder, card, name, pixels)
 
 
-def saved_model_tensors(folder, images):
+def saved_model_tensors(folder: Path, images: np.ndarray) -> Arrays:
     import tensorflow as tf
 
     graph = loaded(folder).network.graph
@@ -135,7 +134,7 @@ def saved_model_tensors(folder, images):
     return {tensor.op.name: value.numpy() for tensor, value in zip(computed, values)}
 
 
-def onnx_tensors(folder, card, pixels):
+def onnx_tensors(folder: Path, card: Card, pixels: np.ndarray) -> Arrays:
     import onnx
     import onnxruntime
 
@@ -150,7 +149,7 @@ def onnx_tensors(folder, card, pixels):
     return {name: value.transpose(0, 2, 3, 1) if value.ndim == 4 else value for name, value in values.items()}
 
 
-def litert_tensors(folder, card, precision, pixels):
+def litert_tensors(folder: Path, card: Card, precision: str, pixels: np.ndarray) -> Arrays:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     entry = card["formats"]["litert"][precision]
@@ -171,19 +170,21 @@ def litert_tensors(folder, card, precision, pixels):
     return found
 
 
-def main(folder, samples_path, answers_path, form=None):
+def main(folder: str, samples_path: str, results_path: str, kind: str, *forms: str) -> None:
     card = json.loads((Path(folder) / "model_card.json").read_text("utf-8"))
     with np.load(samples_path) as file:
         samples = dict(file)
-    if form is not None:
-        np.savez(answers_path, **tensors(Path(folder), card, form, samples))
+    if kind == "tensors":
+        (form,) = forms
+        values: dict[str, Any] = tensors(Path(folder), card, form, samples)
+        np.savez(results_path, **values)
         return
-    found = {
+    found: dict[str, Any] = {
         f"{form}:{output}": value
-        for form in forms(card)
-        for output, value in answers(Path(folder), card, form, samples).items()
+        for form in forms
+        for output, value in outputs(Path(folder), card, form, samples).items()
     }
-    np.savez(answers_path, **found)
+    np.savez(results_path, **found)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,137 @@
+"""The machines of a cluster: their addresses, whether they have joined, and which are lost."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+
+import tensorflow as tf
+
+from training.errors import ClusterError, UserError
+
+TIMEOUT = 300.0  # seconds within which all machines of a cluster must have joined
+HEARTBEAT = 15.0  # seconds of silence after which a machine counts as lost
+LOST = (  # what TensorFlow raises when another machine is lost
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+
+
+def read_jobs() -> dict[str, list[str]]:
+    """Job to addresses, according to TF_CONFIG; {} without one.
+
+    Raises:
+        UserError: a TF_CONFIG that names no cluster.
+    """
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        return tf.train.ClusterSpec(json.loads(text).get("cluster", {})).as_dict()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"Expected TF_CONFIG to name a cluster, or nothing; Received: {text!r} ({error}).") from None
+
+
+def make_resolver(name: str, *needed: str) -> tf.distribute.cluster_resolver.ClusterResolver:
+    """TensorFlow's reader of TF_CONFIG, or of Slurm's variables where there is none.
+
+    Args:
+        name: of the strategy, for the message.
+        *needed: jobs that the cluster must have.
+
+    Raises:
+        UserError: a TF_CONFIG that does not fit.
+    """
+    resolvers = tf.distribute.cluster_resolver
+    if not os.environ.get("TF_CONFIG") and "SLURM_STEP_NUM_TASKS" in os.environ:
+        tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+        jobs = {"chief": 1, "ps": 1, "worker": tasks - 2} if "ps" in needed else {"worker": tasks}
+        # Slurm itself shows each task its GPUs. The numbers keep the resolver from asking nvidia-smi.
+        resolver = resolvers.SlurmClusterResolver(jobs, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False)
+        resolver.cluster_spec()  # sets its task
+        return resolver
+    expected = f"Expected TF_CONFIG to name a cluster with {', '.join(needed)} for strategy {name!r}"
+    try:
+        resolver = resolvers.TFConfigClusterResolver()
+        spec, task = resolver.cluster_spec(), (resolver.task_type, resolver.task_id)
+        if not set(needed) <= set(spec.jobs) or task[0] is None or task[1] is None:
+            raise ValueError(f"jobs {spec.jobs or 'none'}, task {task}")
+        spec.task_address(*task)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{expected}; Received: TF_CONFIG={os.environ.get('TF_CONFIG')!r} ({error}).") from None
+    return resolver
+
+
+def bound_silence(spec: tf.train.ClusterSpec, timeout: float) -> None:
+    """Bounds how long a machine may be silent, at the start and later. TensorFlow has no public setting for that."""
+    from tensorflow.python.distribute.multi_worker_util import coordination_leader
+    from tensorflow.python.eager.context import context, coordination_config_pb2
+
+    jobs = [job for job in ("chief", "worker") if job in spec.jobs]
+    context().configure_coordination_service(
+        service_type="standalone",
+        service_leader=coordination_leader(spec),
+        cluster_register_timeout_in_ms=int(1000 * timeout),
+        heartbeat_timeout_in_ms=int(1000 * HEARTBEAT),
+        coordinated_jobs=[
+            coordination_config_pb2.CoordinatedJob(name=job, num_tasks=spec.num_tasks(job)) for job in jobs
+        ],
+    )
+
+
+def await_all(tasks: dict[str, str], timeout: float, own: str | None = None) -> None:
+    """Waits until something listens at the address of every task; TensorFlow itself would wait without end.
+
+    Args:
+        tasks: name to "HOST:PORT".
+        timeout: seconds.
+        own: address at which this process listens meanwhile, so that the others see it.
+
+    Raises:
+        ClusterError: some did not join in time; they are named.
+        UserError: the own port is taken.
+    """
+    end = time.monotonic() + timeout
+    with contextlib.ExitStack() as stack:
+        if own:
+            try:
+                stack.enter_context(socket.create_server(("", int(own.rpartition(":")[2]))))
+            except OSError as error:
+                raise UserError(f"Expected a free port for this worker; Received: {own} ({error.strerror}).") from None
+        while missing := unreachable(tasks):
+            if time.monotonic() > end:
+                raise ClusterError(f"Expected every machine within {timeout:g} s; missing: {', '.join(missing)}.")
+            time.sleep(0.2)
+
+
+def unreachable(tasks: dict[str, str]) -> list[str]:
+    """The tasks (name to "HOST:PORT") at whose address nothing listens."""
+    without = []
+    for name, address in tasks.items():
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError:
+            without.append(f"{name} at {address}")
+    return without
+
+
+def find_lost(tasks: dict[str, str]) -> list[str]:
+    """Returns `unreachable` once it is not empty, or after 5 s: the system closes a dead process' ports one by one."""
+    end = time.monotonic() + 5
+    while not (without := unreachable(tasks)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return without
+
+
+def loss_message(tasks: list[str], error: Exception) -> str:
+    """The message for lost tasks."""
+    who = ", ".join(tasks) or "another process"
+    return f"lost {who} ({first_line(error)}); give the same command on all machines to resume"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or the name of its type."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]

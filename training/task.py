@@ -1,0 +1,133 @@
+"""What a recipe comes to: source, splits and network, checked before anything is trained."""
+
+import dataclasses
+from typing import Protocol
+
+import tensorflow as tf
+
+from inception_v1 import GoogLeNet, Spec
+from training import transfer
+from training.data import sources
+from training.data.pipeline import Batches, Shard
+from training.data.sources import Splits
+from training.data.split import Split
+from training.recipe import Recipe, with_global_batch
+from training.run_folder import STRUCTURE
+
+
+class Task(Protocol):
+    """What `train.fit` trains."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How to train; its batch size is that of each replica."""
+
+    @property
+    def spec(self) -> Spec:
+        """The network."""
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+
+    @property
+    def pretrained(self) -> GoogLeNet | None:
+        """The network that it starts from, or None."""
+
+    def training(self, replicas: int, first_epoch: int, shard: Shard, service: str | None) -> tf.data.Dataset:
+        """Batches to train on, of a shard of steps that so many replicas share; see `Batches.training`."""
+
+    def validation(self, replicas: int, shard: Shard) -> tf.data.Dataset:
+        """Batches that choose the best epoch, each for so many replicas; see `Batches.evaluation`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeTask:
+    """The `Task` of a recipe.
+
+    Attributes:
+        recipe: as asked for, with what a trained network decides.
+        steps: batches in an epoch.
+        spec: the network.
+        pretrained: the network that it starts from, or None.
+        splits: of the source, without unreadable images.
+    """
+
+    recipe: Recipe
+    steps: int
+    spec: Spec
+    pretrained: GoogLeNet | None
+    splits: Splits
+
+    @property
+    def classes(self) -> list[str]:
+        """Names in label order."""
+        return self.splits.train.classes
+
+    @property
+    def test(self) -> Batches:
+        """Batches of the test split, which only the final metrics see."""
+        return Batches(self.splits.test, self.recipe)
+
+    def training(self, replicas: int, first_epoch: int, shard: Shard, service: str | None) -> tf.data.Dataset:
+        recipe = with_global_batch(self.recipe, replicas)
+        return Batches(self.splits.train, recipe).training(first_epoch, shard, service)
+
+    def validation(self, replicas: int, shard: Shard) -> tf.data.Dataset:
+        return Batches(self.splits.validation, with_global_batch(self.recipe, replicas)).evaluation(shard)
+
+
+def complete_recipe(recipe: Recipe, spec: Spec | None = None) -> tuple[Recipe, GoogLeNet | None]:
+    """The recipe with what a network decides, `spec` or the trained one that it starts from; and the trained one."""
+    pretrained = transfer.read_network(recipe.weights) if recipe.weights else None
+    own = pretrained.spec if pretrained else spec
+    if own is None:
+        return recipe, None
+    fields = {name: getattr(own, name) for name in ("variant", "stem", "width_multiplier", "pixels")}
+    if spec:
+        fields |= {"aux": spec.has_aux, "dropout": spec.dropout[0]}
+    return dataclasses.replace(recipe, **fields), pretrained
+
+
+def prepare_task(
+    recipe: Recipe, pretrained: GoogLeNet | None, replicas: int, structure: Spec | None = None
+) -> RecipeTask:
+    """Loads the source of a recipe and checks all that can be checked before a network is built.
+
+    Args:
+        recipe: completed.
+        pretrained: the network that it starts from, or None.
+        replicas: that share a step.
+        structure: a network whose widths replace those of the recipe.
+
+    Raises:
+        UserError: as `train.train`.
+    """
+    splits = sources.load(recipe)
+    spec = network_for(recipe, splits.train, structure)
+    if pretrained:
+        transfer.check_fits(pretrained.spec, spec, recipe.freeze_until)
+    splits = splits.readable(recipe.unreadable)
+    steps = Batches(splits.train, with_global_batch(recipe, replicas)).steps_per_epoch(replicas)
+    return RecipeTask(recipe, steps, spec, pretrained, splits)
+
+
+def network_for(recipe: Recipe, split: Split, structure: Spec | None = None) -> Spec:
+    """The network of a recipe for the images and classes of a split; with the widths of `structure` if there is one."""
+    spec = recipe_spec(recipe, split.channels, len(split.classes))
+    own = {name: getattr(structure, name) for name in STRUCTURE} if structure else {}
+    return transfer.with_arguments(spec, class_names=split.classes, **own)
+
+
+def recipe_spec(recipe: Recipe, channels: int, classes: int) -> Spec:
+    """The network that a recipe trains on images of so many channels and classes."""
+    return Spec(
+        recipe.variant,
+        input_shape=(recipe.image_size, recipe.image_size, channels),
+        classes=classes,
+        aux=recipe.aux,
+        stem=recipe.stem,
+        width_multiplier=recipe.width_multiplier,
+        dropout=recipe.dropout,
+        pixels=recipe.pixels,
+    )
