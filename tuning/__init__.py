@@ -1,18 +1,8 @@
-"""Searching the widths of the Inception branches under a budget."""
+"""Searching the widths of the Inception branches under a budget.
 
-from typing import Any
+The public names are those of `__init__.pyi`, imported on first use.
+"""
 
-_PUBLIC = {  # imported on demand: the spaces must not wait for Keras
-    "Budget": "tuning.space",
-    "GoogLeNetHyperModel": "tuning.hypermodel",
-    "Space": "tuning.space",
-    "search": "tuning.search",
-}
+import lazy_loader
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

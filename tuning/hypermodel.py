@@ -6,15 +6,16 @@ import keras
 import keras_tuner as kt
 
 from inception_v1 import GoogLeNet
-from training.train import compiled
+from training.errors import UserError
+from training.train import compile_model
 from tuning.space import Space
 
 
 class GoogLeNetHyperModel(kt.HyperModel):
     """Builds and trains the networks of a space with any Keras Tuner tuner.
 
-    A sample beyond the budget is brought into it before the network is built: `model.spec` says which widths came of
-    it. Weights, dropout and order follow from the recipe's seed, the same in each trial.
+    A sample beyond the budget is scaled into it before the network is built: `model.spec` has the resulting widths.
+    Weights, dropout and order follow from the recipe's seed, the same in each trial.
 
     Args:
         space: networks and recipes to choose from.
@@ -28,7 +29,7 @@ class GoogLeNetHyperModel(kt.HyperModel):
         tuner.search(train, validation_data=validation, epochs=5)
     """
 
-    def __init__(self, space: Space, steps_per_epoch: int):
+    def __init__(self, space: Space, steps_per_epoch: int) -> None:
         super().__init__(name="googlenet")
         self.space, self._steps = space, steps_per_epoch
 
@@ -37,16 +38,16 @@ class GoogLeNetHyperModel(kt.HyperModel):
         hp.merge(self.space.hyperparameters())
 
     def build(self, hp: kt.HyperParameters) -> GoogLeNet:
-        """The compiled network of a sample. Raises ValueError where no factor brings it into the budget."""
+        """The compiled network of a sample. Raises UserError where no factor brings it into the budget."""
         self.declare_hyperparameters(hp)
         asked = {d.name: hp.get(d.name) for d in self.space.dimensions}
-        values = self.space.fitted(self.space.tidied(asked))
+        values = self.space.fit_to_budget(self.space.exact(asked))
         if values is None:
-            raise ValueError(f"Expected a sample that can come to the budget; Received: {asked}.")
+            raise UserError(f"Expected a sample that fits the budget; Received: {asked}.")
         spec, recipe = self.space.network(values), self.space.recipe_of(values)
         keras.utils.set_random_seed(recipe.seed)
         weights = {head: 1.0 if head == "main" else recipe.aux_weight for head in spec.heads}
-        return compiled(recipe, spec, self._steps, weights)
+        return compile_model(recipe, spec, self._steps, weights)
 
     def fit(self, hp: kt.HyperParameters, model: GoogLeNet, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains as `keras.Model.fit`, from the seed of the recipe."""

@@ -1,6 +1,7 @@
 """How much a search's score depends on each dimension, and whether that can be trusted."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.ensemble import RandomForestRegressor
@@ -8,8 +9,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
-from tuning.reading import dimensions, worst_shown
-from tuning.results import Results
+from tuning.results import Results, scores_of, worst_shown
 
 FEWEST_TO_FIT, FEWEST_TO_TRUST = 4, 8  # trials; to trust, twice the dimensions too
 TREES = 40
@@ -17,7 +17,7 @@ TREES = 40
 
 @dataclasses.dataclass(frozen=True)
 class Importance:
-    """Of a random forest that predicts the score from the values, all measured on trials that it was not fitted to.
+    """Importance by a random forest that predicts the score from the values, measured on trials it was not fitted to.
 
     A score far worse than the rest counts as the worst of the rest: one that diverged would decide everything.
 
@@ -40,8 +40,8 @@ class Importance:
 
 def importance(results: Results) -> Importance:
     """Permutation importance of each dimension, cross-validated. Equal results give equal numbers."""
-    names, trials = dimensions(results), results.ranked
-    scores = np.array([trial.score for trial in trials], "float64")
+    names, trials = results.dimensions, results.ranked
+    scores = scores_of(trials)
     if doubt := _no_model(len(names), scores):
         return Importance(tuple(names), (), (), None, len(trials), doubt)
     columns = np.column_stack([encoded([trial.values.get(name) for trial in trials]) for name in names])
@@ -58,7 +58,7 @@ def importance(results: Results) -> Importance:
     )
 
 
-def encoded(values: list) -> np.ndarray:
+def encoded(values: Sequence[float | str | None]) -> np.ndarray:
     """Numbers as they are, texts by their place in alphabetical order, NaN for None: a tree needs no more."""
     texts = sorted({str(value) for value in values if isinstance(value, str)})
     place = {text: float(number) for number, text in enumerate(texts)}
@@ -98,5 +98,5 @@ def _lost(columns: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, float]:
             n_repeats=shuffles,
             random_state=0,
         )
-        lost.append(found.importances / scores.var())  # a fold's own variance may be next to nothing
+        lost.append(found.importances / scores.var())  # a fold's own variance may be close to zero
     return np.concatenate(lost, axis=1), float(r2_score(scores, predictions))

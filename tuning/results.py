@@ -1,14 +1,16 @@
-"""What a search found out: its settings and one record a trial."""
+"""What a search found out: its settings, and one record a trial in order of merit."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from inception_v1 import Spec
+import numpy as np
+
+from inception_v1.spec import Spec
 from training.recipe import Recipe
 
-COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"  # Keras Tuner's words
+COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"  # Keras Tuner's names
 PER_MAC = "accuracy_per_mac"  # an objective that is no column of a history
 
 
@@ -45,13 +47,24 @@ class Trial:
     message: str
 
 
+def score_of(trial: Trial) -> float:
+    """The score of a trial that has one, as all of `Results.ranked` do."""
+    assert trial.score is not None
+    return trial.score
+
+
+def scores_of(trials: Sequence[Trial]) -> np.ndarray:
+    """The scores of trials that all have one: float64 `(trials,)`."""
+    return np.array([score_of(trial) for trial in trials], "float64")
+
+
 @dataclasses.dataclass(frozen=True)
 class Results:
     """All trials of a search.
 
     Attributes:
         settings: what the search was asked for, by the names of the command line's flags.
-        objective: name of the number to optimise.
+        objective: name of the number to optimize.
         direction: "max" or "min".
         trials: in order of their number.
     """
@@ -71,16 +84,41 @@ class Results:
         multiply-accumulates."""
         sign = -1 if self.direction == "max" else 1
         scored = [trial for trial in self.completed if trial.score is not None and math.isfinite(trial.score)]
-        return sorted(scored, key=lambda trial: (sign * trial.score, trial.macs, trial.number))
+        return sorted(scored, key=lambda trial: (sign * score_of(trial), trial.macs, trial.number))
 
     @property
     def best(self) -> Trial | None:
         """The first of `ranked`, if any."""
         return next(iter(self.ranked), None)
 
+    @property
+    def dimensions(self) -> list[str]:
+        """Names of the dimensions, in the order in which the trials first have them."""
+        return list(dict.fromkeys(name for trial in self.trials for name in trial.values))
+
+    @property
+    def baseline(self) -> Trial | None:
+        """Trial 0, which has the paper's widths; None before it has begun."""
+        return next((trial for trial in self.trials if trial.number == 0), None)
+
+    @property
+    def front(self) -> list[Trial]:
+        """The Pareto front: the trials that none beats with as few multiply-accumulates, cheapest first."""
+        sign = 1 if self.direction == "max" else -1
+        kept: list[Trial] = []
+        for trial in sorted(self.ranked, key=lambda trial: (trial.macs, -sign * score_of(trial))):
+            if not kept or sign * score_of(trial) > sign * score_of(kept[-1]):
+                kept.append(trial)
+        return kept
+
+    def relative_macs(self, trial: Trial) -> float | None:
+        """Multiply-accumulates as a multiple of trial 0's; None where there is no such number."""
+        first = self.baseline
+        return trial.macs / first.macs if first and first.macs else None
+
 
 class Standing(NamedTuple):
-    """Where a search stands after a trial.
+    """The state of a search after a trial.
 
     Attributes:
         trial: Keras Tuner's record of the one that ended.
@@ -89,7 +127,8 @@ class Standing(NamedTuple):
         trials: of the search; None where the oracle decides.
         best: Keras Tuner's record of the best so far; None while there is none.
         seconds_left: by the mean of the trials since this process began; None where the number of trials is open.
-        cost: parameters and multiply-accumulates of the trial's network, as shares of those of the start.
+        cost: parameters and multiply-accumulates of the trial's network, as fractions of those of the network that the
+            search starts from.
     """
 
     trial: Any
@@ -105,11 +144,35 @@ def objective(history: Mapping[str, Any], name: str, macs: float) -> Any:
     """The objective in every epoch.
 
     Args:
-        history: column to values, as `report.read_history` gives them.
+        history: column to values, as `run_folder.read_history` returns them.
         name: a column, or `PER_MAC`.
-        macs: multiply-accumulates of the network as a share of those of the start.
+        macs: multiply-accumulates of the network as a fraction of those of the network that the search starts from.
     """
     if name != PER_MAC:
         return history[name]
     average = "val_average_main_accuracy"
     return history[average if average in history else "val_main_accuracy"] / macs
+
+
+def worst_shown(scores: Sequence[float] | np.ndarray, direction: str) -> float:
+    """The worst score that is not far worse than the rest: within 1.5 interquartile ranges of the worse quartile.
+
+    Else a trial that diverged would squeeze all others into one line. Of fewer than 8 scores, and where more than half
+    are equal, it is the worst.
+    """
+    gains = np.array(scores) if direction == "max" else -np.array(scores)
+    low, high = np.percentile(gains, (25, 75))
+    if len(gains) < 8 or low == high:
+        low, high = gains.min(), gains.min()
+    worst = gains[gains >= low - 1.5 * (high - low)].min()
+    return float(worst if direction == "max" else -worst)
+
+
+def last_line(message: str) -> str:
+    """The last line of a message that is not blank; "" where all are."""
+    return next((line.strip() for line in reversed(encodable(message).splitlines()) if line.strip()), "")
+
+
+def encodable(message: str) -> str:
+    """The message with "?" for what UTF-8 cannot hold, such as a file name in another encoding."""
+    return message.encode("utf-8", "replace").decode("utf-8")

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from inception_v1 import Spec
 from inception_v1.cost import classifier_cost
-from inception_v1.spec import BLOCKS, Widths, check_choice, round_width
+from inception_v1.spec import BLOCKS, Spec, Widths, check_choice, round_width
+from training.errors import UserError
 from training.recipe import Recipe
+from tuning.budget import Budget
 
 if typing.TYPE_CHECKING:
     import keras_tuner as kt
@@ -31,20 +32,21 @@ BRANCHES = {  # convolutions of a block by branch; a reduction goes with what it
 }
 STAGES = {stage: tuple(block for block in BLOCKS if block[0] == stage) for stage in "345"}
 GRID = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 1.75, 2.0)  # multipliers that a grid search steps through
-SPACES = {  # what each dimension sets: name -> (blocks, convolutions)
+Convolutions = tuple[tuple[str, ...], tuple[str, ...]]  # names of the blocks, and of the convolutions in each
+SPACES: dict[str, dict[str, Convolutions]] = {  # what each dimension sets
     "branches": {branch: (tuple(BLOCKS), fields) for branch, fields in BRANCHES.items()},
     "stages": {
         f"{stage}/{branch}": (blocks, fields) for stage, blocks in STAGES.items() for branch, fields in BRANCHES.items()
     },
     "blocks": {f"{block}/{field}": ((block,), (field,)) for block in BLOCKS for field in Widths._fields},
 }
-VARIANTS = ("batchnorm", "paper", "plain")  # normalisation: batch, local response, none
-RECIPE = ("learning_rate", "weight_decay", "aux_weight", "dropout", "normalisation")
+VARIANTS = ("batchnorm", "paper", "plain")  # normalization: batch, local response, none
+RECIPE = ("learning_rate", "weight_decay", "aux_weight", "dropout", "normalization")
 FACTORS = {"learning_rate": (0.25, 4.0), "weight_decay": (0.1, 10.0)}  # of the recipe's own, spread evenly in the log
 RANGES = {"aux_weight": (0.0, 1.0), "dropout": (0.0, 0.7)}
 GRID_STEPS = 5  # values of such a range in a grid search
 OCTAVES, HALVINGS = 5, 16  # of the common factor: 2 ** -5 to 2 ** 5, to a ten-thousandth
-REDRAWS = 1000  # random samples among which at least one must come to the budget
+REDRAWS = 1000  # random samples of which at least one must fit the budget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Dimension:
     Attributes:
         name: of it.
         low, high: bounds of a number, both included.
-        default: value of the network and recipe that the search starts from.
+        default: value in the network and recipe that the search starts from.
         spread: "log" for even in the logarithm, "linear", or "widths" for whole multiples of 8.
         choices: the values of one that is no number.
         blocks, convolutions: the widths that it sets; () for one of the recipe.
@@ -76,11 +78,11 @@ class Dimension:
         if self.spread == "widths":
             return rng.choice(self.grid(), size=count)
         if self.spread == "log":
-            return self.tidy(np.exp(rng.uniform(np.log(self.low), np.log(self.high), size=count)))
-        return self.tidy(rng.uniform(self.low, self.high, size=count))
+            return self.round(np.exp(rng.uniform(np.log(self.low), np.log(self.high), size=count)))
+        return self.round(rng.uniform(self.low, self.high, size=count))
 
-    def tidy(self, value: Any) -> Any:
-        """Numbers inside the bounds, with digits that a table can show."""
+    def round(self, value: Any) -> Any:
+        """Numbers within the bounds, with as many digits as a table can show."""
         if self.spread == "widths":
             return np.clip(_rounded(value), self.low, self.high).astype("int64")
         digits = 4 - int(np.floor(np.log10(self.high)))
@@ -95,36 +97,7 @@ class Dimension:
         if self.blocks:
             return list(GRID)
         steps = np.geomspace if self.spread == "log" else np.linspace
-        return self.tidy(steps(self.low, self.high, GRID_STEPS)).tolist()
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """What a network may cost at inference, without its auxiliary heads.
-
-    Attributes:
-        max_params: most parameters, running statistics included.
-        max_macs: most multiply-accumulates for one image.
-        keep_macs: largest relative difference of the multiply-accumulates from those of the network that the search
-            starts from.
-
-    Raises:
-        ValueError: a bound out of range.
-    """
-
-    max_params: float | None = None
-    max_macs: float | None = None
-    keep_macs: float | None = None
-
-    def __post_init__(self):
-        for name in ("max_params", "max_macs"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"Expected {name} to be a number above zero, or None; Received: {name}={value!r}.")
-        if self.keep_macs is not None and not 0 < self.keep_macs < 1:
-            raise ValueError(
-                f"Expected keep_macs to be a number above 0 and below 1, or None; Received: {self.keep_macs!r}."
-            )
+        return self.round(steps(self.low, self.high, GRID_STEPS)).tolist()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,24 +113,24 @@ class Space:
         grid: whether samples come from a grid.
 
     Raises:
-        ValueError: an unknown name, a dimension that the recipe has no value for, or a budget that no sample comes to;
-            the message says the smallest cost of the space.
+        UserError: an unknown name, a dimension that the recipe has no value for, or a budget that no sample fits;
+            the message names the smallest cost of the space.
     """
 
     name: str
     start: Spec
     recipe: Recipe
     also: tuple[str, ...] = ()
-    budget: Budget = Budget()
+    budget: Budget = dataclasses.field(default_factory=Budget)
     grid: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("space", self.name, SPACES)
         for name in self.also:
             check_choice("also", name, RECIPE)
         if None in self.start.input_shape:
-            raise ValueError(f"Expected a fixed height and width; Received: input_shape={self.start.input_shape}.")
-        object.__setattr__(self, "dimensions", (*self._of_widths(), *map(self._of_recipe, self.also)))
+            raise UserError(f"Expected a fixed height and width; Received: input_shape={self.start.input_shape}.")
+        object.__setattr__(self, "dimensions", (*self._width_dimensions(), *map(self._recipe_dimension, self.also)))
         object.__setattr__(self, "reference", self.cost(self.default()))
         self._check_reachable()
 
@@ -171,14 +144,14 @@ class Space:
     def first(self) -> dict[str, Value] | None:
         """The same in the budget: the paper's widths, scaled by one factor where they cost too much. None on a grid
         that they are not on then."""
-        return self.fitted(self.default())
+        return self.fit_to_budget(self.default())
 
     def sample(self, count: int, seed: int) -> list[dict[str, Value]]:
         """Random samples that keep the budget; fewer than `count` where some cannot."""
         rng = np.random.default_rng(seed)
         return self._listed({dimension.name: dimension.draw(rng, count) for dimension in self.dimensions})
 
-    def neighbours(self, values: Values, count: int, seed: int) -> list[dict[str, Value]]:
+    def neighbors(self, values: Values, count: int, seed: int) -> list[dict[str, Value]]:
         """Samples that differ from one in a single dimension, before the common factor of their budget."""
         rng = np.random.default_rng(seed)
         columns = {dimension.name: np.repeat(values[dimension.name], count) for dimension in self.dimensions}
@@ -187,13 +160,13 @@ class Space:
             columns[dimension.name][changed == index] = dimension.draw(rng, int(sum(changed == index)))
         return self._listed(columns)
 
-    def fitted(self, values: Values) -> dict[str, Value] | None:
-        """The sample as it is where it keeps the budget, else under a common factor of its widths that does.
+    def fit_to_budget(self, values: Values) -> dict[str, Value] | None:
+        """The sample itself where it keeps the budget, else with its widths scaled by a common factor that does.
 
         None where no factor does, since it would leave the bounds of the dimensions; on a grid there is none.
         """
         one = {dimension.name: np.asarray([values[dimension.name]]) for dimension in self.dimensions}
-        scaled, keeps = (one, self.all_keep(one)) if self.grid else self._scaled(one)
+        scaled, keeps = (one, self.which_keep(one)) if self.grid else self._scaled(one)
         return {name: column[0].item() for name, column in scaled.items()} if keeps[0] else None
 
     def cost(self, values: Values) -> tuple[int, int]:
@@ -201,20 +174,20 @@ class Space:
         params, macs = self._costs({name: np.asarray([value]) for name, value in values.items()})
         return int(params[0]), int(macs[0])
 
-    def all_keep(self, values: Values) -> np.ndarray:
-        """Which samples, given as arrays, keep the budget as they are."""
+    def which_keep(self, values: Values) -> np.ndarray:
+        """Which samples, passed as arrays, keep the budget unchanged."""
         return self._keeps(*self._costs(values))
 
     def keeps(self, values: Values) -> bool:
         """Whether a sample keeps the budget as it is."""
-        return bool(self.all_keep({name: np.asarray([value]) for name, value in values.items()})[0])
+        return bool(self.which_keep({name: np.asarray([value]) for name, value in values.items()})[0])
 
-    def tidied(self, values: Values) -> dict[str, Value]:
+    def exact(self, values: Values) -> dict[str, Value]:
         """The sample's own values, as they were before a trip through single precision."""
         found = {}
         for d in self.dimensions:
             value = values[d.name]
-            exact = value if d.choices else d.tidy(value).item()
+            exact = value if d.choices else d.round(value).item()
             found[d.name] = min(d.grid(), key=lambda point: abs(point - exact)) if self._on_grid(d) else exact
         return found
 
@@ -225,11 +198,11 @@ class Space:
 
     def recipe_of(self, values: Values) -> Recipe:
         """The recipe of a sample."""
-        fields = {"variant" if name == "normalisation" else name: values[name] for name in self.also}
+        fields = {"variant" if name == "normalization" else name: values[name] for name in self.also}
         return dataclasses.replace(self.recipe, **fields)
 
     def identity(self, values: Values) -> dict[str, Value]:
-        """What tells networks and recipes apart: equal for samples that come to the same after rounding."""
+        """What distinguishes networks and recipes: equal for samples that are the same after rounding."""
         rows = self._widths(values)
         widths = {f"{block}/{field}": int(n) for block, row in rows.items() for field, n in row._asdict().items()}
         return widths | {name: values[name] for name in self.also}
@@ -256,7 +229,7 @@ class Space:
     def _on_grid(self, dimension: Dimension) -> bool:
         return self.grid and not dimension.choices and dimension.spread != "widths"
 
-    def _of_widths(self) -> list[Dimension]:
+    def _width_dimensions(self) -> list[Dimension]:
         found, table = [], self.start.block_widths()
         for name, (blocks, convolutions) in SPACES[self.name].items():
             if self.name != "blocks":
@@ -267,18 +240,18 @@ class Space:
             found.append(Dimension(name, low, high, own, "widths", blocks=blocks, convolutions=convolutions))
         return found
 
-    def _of_recipe(self, name: str) -> Dimension:
-        if name == "normalisation":
+    def _recipe_dimension(self, name: str) -> Dimension:
+        if name == "normalization":
             choices = (self.start.variant, *(variant for variant in VARIANTS if variant != self.start.variant))
             return Dimension(name, default=self.start.variant, choices=choices)
         own = self.start.dropout[0] if name == "dropout" else getattr(self.recipe, name)
         if name in FACTORS:
             if own == 0:
-                raise ValueError(f"Expected a recipe with {name} above zero, to search around it; Received: {name}=0.")
+                raise UserError(f"Expected a recipe with {name} above zero, to search around it; Received: {name}=0.")
             low, high = (own * factor for factor in FACTORS[name])
             return Dimension(name, low, high, own, "log")
         if name == "aux_weight" and not self.start.has_aux:
-            raise ValueError("Expected auxiliary heads, to search their weight; Received: a network without them.")
+            raise UserError("Expected auxiliary heads, to search their weight; Received: a network without them.")
         low, high = RANGES[name]
         return Dimension(name, low, max(high, own), own, "linear")
 
@@ -294,20 +267,20 @@ class Space:
 
     def _network(self, values: Values, widths: Mapping[str, Widths] | None) -> Spec:
         fields = {**self.start.to_dict(), "widths": widths}
-        if (variant := values.get("normalisation", self.start.variant)) != self.start.variant:
+        if (variant := values.get("normalization", self.start.variant)) != self.start.variant:
             fields |= {"variant": str(variant), "pixels": self.recipe.pixels, "lrn": None}
         if "dropout" in values:
             fields["dropout"] = (float(values["dropout"]), self.start.dropout[1])
         return Spec(**fields)
 
     def _costs(self, values: Values) -> tuple[np.ndarray, np.ndarray]:
-        """Parameters and multiply-accumulates of samples, given as arrays."""
-        kinds = values.get("normalisation", np.full(len(next(iter(values.values()))), self.start.variant))
+        """Parameters and multiply-accumulates of samples, passed as arrays."""
+        kinds = values.get("normalization", np.full(len(next(iter(values.values()))), self.start.variant))
         params, macs = np.zeros(len(kinds), "int64"), np.zeros(len(kinds), "int64")
         for variant in np.unique(kinds):
             those = kinds == variant
             chosen = {name: column[those] for name, column in values.items()}
-            spec = self._network({"normalisation": variant}, None)
+            spec = self._network({"normalization": variant}, None)
             params[those], macs[those] = classifier_cost(spec, self._widths(chosen))
         return params, macs
 
@@ -316,8 +289,8 @@ class Space:
         return (params <= (self.budget.max_params or np.inf)) & (macs <= (self.budget.max_macs or np.inf))
 
     def _keeps(self, params: np.ndarray, macs: np.ndarray) -> np.ndarray:
-        share, wanted = self.budget.keep_macs, self.reference[1]
-        return self._below(params, macs) & (abs(macs - wanted) <= (np.inf if share is None else share * wanted))
+        tolerance, wanted = self.budget.keep_macs, self.reference[1]
+        return self._below(params, macs) & (abs(macs - wanted) <= (np.inf if tolerance is None else tolerance * wanted))
 
     def _affordable(self, params: np.ndarray, macs: np.ndarray) -> np.ndarray:
         """Whether a scaled sample costs no more than it should; where the cost is to be kept, than the start does."""
@@ -343,7 +316,7 @@ class Space:
         scaled = dict(values)
         for d in self.dimensions:
             if d.blocks:
-                scaled[d.name] = d.tidy(values[d.name] * factor)
+                scaled[d.name] = d.round(values[d.name] * factor)
         return scaled
 
     def _check_reachable(self) -> None:
@@ -354,8 +327,8 @@ class Space:
         if (self.first() and (self.grid or self.sample(REDRAWS, 0))) or (self.grid and self.keeps(smallest)):
             return
         asked = ", ".join(f"{k}={v:g}" for k, v in dataclasses.asdict(self.budget).items() if v is not None)
-        raise ValueError(
-            f"Expected a budget that space {self.name!r} can come to: its smallest network has {params:,} parameters "
+        raise UserError(
+            f"Expected a budget that space {self.name!r} can meet: its smallest network has {params:,} parameters "
             f"and {macs:,} multiply-accumulates, that of the start {self.reference[0]:,} and {self.reference[1]:,}; "
             f"Received: {asked}."
         )
@@ -367,5 +340,5 @@ def _multiplied(own: int, factor: Any) -> Any:
 
 
 def _rounded(width: Any) -> np.ndarray:
-    """As `round_width`, for arrays."""
+    """`round_width` for arrays."""
     return np.maximum(8, np.floor(np.asarray(width, "float64") / 8 + 0.5).astype("int64") * 8)

@@ -1,6 +1,7 @@
-"""The pictures of a search: what a width costs and brings, which ones matter, and the network that came of it."""
+"""The figures of a search: what widths cost and gain, which of them matter, and the best network."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,10 +14,9 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from scipy.stats import skew
 
 from inception_v1.spec import Widths
-from inception_v1.summary import BRANCH_COLOURS
+from inception_v1.summary import BRANCH_COLORS
 from tuning.importance import Importance
-from tuning.reading import dimensions, front, paper, worst_shown
-from tuning.results import FAILED, Results, Trial
+from tuning.results import FAILED, Results, Trial, score_of, scores_of, worst_shown
 
 TRIAL, BEST, PAPER, LINE = "#4c78a8", "#e45756", "#222222", "#9aa5b1"
 MOST_AXES = 12  # of parallel coordinates
@@ -27,16 +27,16 @@ OUTPUTS, REDUCTIONS = (0, 2, 4, 5), (1, 3)  # of the six widths
 
 def pareto(results: Results) -> Figure:
     """Score against multiply-accumulates of the completed trials; the front is a step line."""
-    trials, first = results.ranked, paper(results)
+    trials, first = results.ranked, results.baseline
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
     if not trials:
         return _empty(figure, axes, "no trial has completed")
     macs = np.array([trial.macs for trial in trials], "float64")
     edge = _scatter(axes, macs, trials, results.direction)
-    cheapest = front(results)
+    cheapest = results.front
     right = macs.max() + 0.04 * (np.ptp(macs) or macs.max())
-    steps = [*((trial.macs, trial.score) for trial in cheapest), (right, cheapest[-1].score)]
+    steps = [*((trial.macs, score_of(trial)) for trial in cheapest), (right, score_of(cheapest[-1]))]
     axes.plot(*zip(*steps), color=TRIAL, linewidth=1.5, drawstyle="steps-post", label="best at that cost or less")
     axes.plot(*zip(*steps[:-1]), "o", color=TRIAL, markersize=6)
     up = 1 if results.direction == "max" else -1
@@ -65,11 +65,11 @@ def history(results: Results) -> Figure:
     numbers = np.array([trial.number for trial in trials])
     _scatter(axes, numbers, trials, results.direction)
     gather = np.maximum if results.direction == "max" else np.minimum
-    reached = gather.accumulate([trial.score for trial in trials])
+    reached = gather.accumulate(scores_of(trials))
     last = max(trial.number for trial in results.trials)
     axes.plot([*numbers, last], [*reached, reached[-1]], color=BEST, drawstyle="steps-post", label="best so far")
     best = results.ranked[0]
-    axes.plot(best.number, best.score, "*", color=BEST, markersize=14, label=f"best: trial {best.number}")
+    axes.plot(best.number, score_of(best), "*", color=BEST, markersize=14, label=f"best: trial {best.number}")
     if failed:
         bottom = axes.get_xaxis_transform()
         axes.plot(failed, [0.02] * len(failed), "x", color=PAPER, transform=bottom, label=f"failed: {len(failed)}")
@@ -83,7 +83,7 @@ def history(results: Results) -> Figure:
 
 def _scatter(axes: Axes, x: np.ndarray, trials: Sequence[Trial], direction: str) -> float:
     """Dots at the scores; those far worse than the rest are triangles at the edge. Returns the score of the edge."""
-    scores = np.array([trial.score for trial in trials])
+    scores = scores_of(trials)
     worst, best = worst_shown(scores, direction), scores.max() if direction == "max" else scores.min()
     far = scores < worst if direction == "max" else scores > worst
     axes.plot(x[~far], scores[~far], "o", color=TRIAL, alpha=0.45, markersize=5, label="completed trial")
@@ -93,7 +93,7 @@ def _scatter(axes: Axes, x: np.ndarray, trials: Sequence[Trial], direction: str)
         label = f"far worse, not to scale: {far.sum()}, the worst {furthest:.4g}"
         axes.plot(x[far], [edge] * far.sum(), shape, color=LINE, markersize=6, label=label)
     if edge != best:
-        axes.set_ylim(sorted((edge + 0.1 * (worst - best), best + 0.18 * (best - worst))))
+        axes.set_ylim(*sorted((edge + 0.1 * (worst - best), best + 0.18 * (best - worst))))
     return edge
 
 
@@ -101,12 +101,12 @@ def _count(trials: Sequence[Trial]) -> str:
     return "1 completed trial" if len(trials) == 1 else f"{len(trials)} completed trials"
 
 
-def _mark(axes: Axes, x: np.ndarray, trial: Trial, edge: float, marker: str, colour: str, name: str, up: int) -> None:
+def _mark(axes: Axes, x: np.ndarray, trial: Trial, edge: float, marker: str, color: str, name: str, up: int) -> None:
     """A large marker with its name, the best's on its better side (`up`: 1 or -1), the paper's on the other."""
-    y, side = up * max(up * trial.score, up * edge), up if marker == "*" else -up
+    y, side = up * max(up * score_of(trial), up * edge), up if marker == "*" else -up
     if y == edge:  # no room beyond
         side = up
-    axes.plot(trial.macs, y, marker, color=colour, markersize=15 if marker == "*" else 8, zorder=4)
+    axes.plot(trial.macs, y, marker, color=color, markersize=15 if marker == "*" else 8, zorder=4)
     room = trial.macs <= x.min() + 0.7 * np.ptp(x)  # to the right, for the name
     axes.annotate(
         f"{name}\n{trial.score:.4f}",
@@ -116,7 +116,7 @@ def _mark(axes: Axes, x: np.ndarray, trial: Trial, edge: float, marker: str, col
         ha="left" if room else "right",
         va="bottom" if side > 0 else "top",
         fontsize=8,
-        color=colour,
+        color=color,
         bbox={"facecolor": "white", "alpha": 0.6, "edgecolor": "none", "pad": 1},
         zorder=5,
     )
@@ -127,7 +127,7 @@ def parallel(results: Results, found: Importance) -> Figure:
 
     Args:
         results: of the search.
-        found: what `importance` says of them; of more than 12 dimensions its first 12 are drawn.
+        found: their importance; of more than 12 dimensions its first 12 are drawn.
     """
     trials, names = results.ranked[::-1], shown_dimensions(results, found)  # the best is drawn last
     figure = Figure(figsize=(float(np.clip(2.5 + 0.9 * len(names), 8, 13)), 5.5), layout="constrained")
@@ -153,11 +153,11 @@ def parallel(results: Results, found: Importance) -> Figure:
 def shown_dimensions(results: Results, found: Importance) -> list[str]:
     """The dimensions there is room for, in their own order: all, or the most important 12."""
     chosen = found.names[:MOST_AXES]
-    return [name for name in dimensions(results) if name in chosen]
+    return [name for name in results.dimensions if name in chosen]
 
 
 def scales(columns: Sequence[Sequence[float | int | str | None]]) -> list[np.ndarray]:
-    """For each dimension the numbers that its axis must hold: its own, and those of the dimensions like it.
+    """The numbers that the axis of each dimension must hold: its own, and those of the dimensions like it.
 
     Both ends of their ranges differ by less than a quarter of the first one's range. Texts have none.
     """
@@ -184,10 +184,10 @@ def _alike(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def placed(column: Sequence[float | int | str | None], scale: np.ndarray) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """Where values lie on an axis from 0 to 1 (NaN for None), and its ticks.
+    """Positions of values on an axis from 0 to 1 (NaN for None), and its ticks.
 
-    Texts lie evenly in alphabetical order. Numbers whose logarithms are spread more evenly than they are lie on a
-    logarithmic axis.
+    Texts are spaced evenly in alphabetical order. Numbers whose logarithms are spread more evenly than themselves are
+    on a logarithmic axis.
 
     Args:
         column: values of a dimension.
@@ -227,19 +227,19 @@ def log_spread(numbers: np.ndarray) -> bool:
 
 
 def _draw_lines(figure: Figure, axes: Axes, lines: np.ndarray, trials: Sequence[Trial], results: Results) -> None:
-    """A line a trial, the better the darker, and the scale of their colours."""
-    scores = np.array([trial.score for trial in trials])
+    """A line a trial, the better the darker, and the scale of their colors."""
+    scores = scores_of(trials)
     most = results.direction == "max"
     worst, best = worst_shown(scores, results.direction), scores[-1]
-    scale, colours = Normalize(*sorted((worst, best))), "viridis_r" if most else "viridis"
+    scale, colors = Normalize(*sorted((worst, best))), "viridis_r" if most else "viridis"
     width, opacity = (1.6, 0.85) if len(trials) <= 60 else (0.9, 0.5)
-    drawn = LineCollection(list(lines), cmap=colours, norm=scale, linewidths=width, alpha=opacity, zorder=2)
+    drawn = LineCollection(list(lines), cmap=colors, norm=scale, linewidths=width, alpha=opacity, zorder=2)
     drawn.set_array(scores)
     axes.add_collection(drawn)
     if worst == best:
         return
     extend = "neither" if worst == scores[0] else "min" if most else "max"
-    bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, extend=extend, pad=0.02, aspect=35)
+    bar = figure.colorbar(ScalarMappable(scale, colors), ax=axes, extend=extend, pad=0.02, aspect=35)
     bar.set_label(results.objective)
 
 
@@ -250,8 +250,8 @@ def _draw_axes(axes: Axes, names: Sequence[str], ticks: Sequence[list[tuple[floa
             axes.plot((x - 0.03, x), (y, y), color=PAPER, linewidth=0.8, zorder=5)
             box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8}
             axes.text(x - 0.05, y, text, ha="right", va="center", fontsize=7.5, bbox=box, zorder=5, parse_math=False)
-    turned = {"rotation": 25, "ha": "right"} if max(map(len, names)) > 11 else {}
-    axes.set_xticks(range(len(names)), names, fontsize=9, parse_math=False, **turned)
+    rotated: dict[str, Any] = {"rotation": 25, "ha": "right"} if max(map(len, names)) > 11 else {}
+    axes.set_xticks(range(len(names)), names, fontsize=9, parse_math=False, **rotated)
     axes.set_yticks([])
     axes.set(xlim=(-0.45, len(names) - 0.8), ylim=(-0.04, 1.04))
     axes.spines[:].set_visible(False)
@@ -270,16 +270,16 @@ def _parallel_title(results: Results, names: Sequence[str], found: Importance) -
 
 
 def importance_bars(found: Importance) -> Figure:
-    """How much of the score's variance a model loses without each dimension; grey where it cannot be trusted."""
+    """How much of the score's variance a model loses without each dimension; gray where it cannot be trusted."""
     shown = min(len(found.means), MOST_BARS)
     figure = Figure(figsize=(9, float(np.clip(1.8 + 0.26 * shown, 3, 9))), layout="constrained")
     axes = figure.add_subplot()
     if not shown:
-        return _empty(figure, axes, f"The importance of the dimensions cannot be told.\n{found.doubt}")
+        return _empty(figure, axes, f"The importance of the dimensions cannot be determined.\n{found.doubt}")
     rows = np.arange(shown)[::-1]
-    colour = LINE if found.doubt else TRIAL
+    color = LINE if found.doubt else TRIAL
     error = {"ecolor": PAPER, "elinewidth": 0.8, "capsize": 2}
-    axes.barh(rows, found.means[:shown], xerr=found.spreads[:shown], color=colour, error_kw=error)
+    axes.barh(rows, found.means[:shown], xerr=found.spreads[:shown], color=color, error_kw=error)
     axes.set_yticks(rows, found.names[:shown], fontsize=9, parse_math=False)
     axes.axvline(0, color=PAPER, linewidth=0.8)
     axes.set_xlabel("R² lost when the dimension's values are shuffled")
@@ -296,7 +296,7 @@ def importance_bars(found: Importance) -> Figure:
 
 def widths(results: Results) -> Figure:
     """Widths of the best network's blocks beside those of trial 0: outputs above, 1x1 reductions below."""
-    trials, first = results.ranked, paper(results)
+    trials, first = results.ranked, results.baseline
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     if not trials:
         return _empty(figure, figure.add_subplot(), "no trial has completed")
@@ -312,7 +312,7 @@ def widths(results: Results) -> Figure:
     above.set_ylabel("channels out")
     below.set_ylabel("channels of the\n1x1 reductions")
     below.set_xticks(range(len(best.spec.block_widths())), list(best.spec.block_widths()))
-    handles = [Patch(color=colour, label=f"{name} branch") for name, colour in BRANCH_COLOURS.items()]
+    handles = [Patch(color=color, label=f"{name} branch") for name, color in BRANCH_COLORS.items()]
     above.legend(handles=handles, loc="upper left", fontsize=9, frameon=False)
     same = "" if first is not best else ", which has the paper's widths"
     left = "" if first is None else "left and pale: the paper's widths (trial 0); "
@@ -326,9 +326,9 @@ def _stacks(axes: Axes, blocks: Sequence[Widths], columns: Sequence[int], shift:
     low = np.zeros(len(blocks))
     for column in columns:
         heights = np.array([row[column] for row in blocks], "float64")
-        colour = BRANCH_COLOURS[BRANCH_OF_WIDTH[column]]
+        color = BRANCH_COLORS[BRANCH_OF_WIDTH[column]]
         x = np.arange(len(blocks)) + shift
-        axes.bar(x, heights, 0.38, low, color=colour, alpha=opacity, edgecolor="white", linewidth=0.6)
+        axes.bar(x, heights, 0.38, low, color=color, alpha=opacity, edgecolor="white", linewidth=0.6)
         for where, height, bottom in zip(x, heights, low):
             if height >= room:
                 axes.text(where, bottom + height / 2, f"{height:.0f}", fontsize=7, ha="center", va="center")

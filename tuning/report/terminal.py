@@ -1,0 +1,75 @@
+"""A search on the terminal: a line for each trial, and the table of the best."""
+
+import datetime
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from training.report.progress import ShowProgress
+from tuning.report.text import shorten
+from tuning.results import Results, Standing, Trial, last_line
+
+MOST_VALUES = 6  # of a trial's dimensions
+
+
+def trial_line(standing: Standing) -> str:
+    """A trial that ended, the best one so far and the time that is left, in one line."""
+    trial, best, (params, macs) = standing.trial, standing.best, standing.cost
+    total = "" if standing.trials is None else f"/{standing.trials}"
+    parts = [f"{standing.ended}{total}  trial {int(trial.trial_id)}"]
+    if trial.score is None:
+        parts.append(f"failed: {last_line(trial.message or '')}")
+    else:
+        parts.append(f"{standing.objective} {trial.score:.4f}")
+    if best is not None:
+        parts.append(f"best {best.score:.4f} (trial {int(best.trial_id)})")
+    parts.append(f"parameters {params:.2f}x  MACs {macs:.2f}x")
+    if standing.seconds_left:
+        parts.append(f"about {datetime.timedelta(seconds=round(standing.seconds_left))} left")
+    return "  ".join(parts)
+
+
+class ShowSteps(ShowProgress):
+    """A progress bar over the steps of a trial, removed when the trial ends."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        pass
+
+
+def best_table(results: Results, top: int = 5) -> Table:
+    """The best trials for the terminal, and trial 0 below them where it is not among them.
+
+    Args:
+        results: of the search.
+        top: how many, at most.
+    """
+    trials, first = results.ranked, results.baseline
+    title = (
+        f"{len(trials)} of {len(results.trials)} trials completed; best by {results.objective} ({results.direction})"
+    )
+    shown = Table(title=escape(title), caption="MACs: beside trial 0, which has the paper's widths")
+    for head in ("trial", "score", "values", "params", "MACs", "seconds"):
+        shown.add_column(head, justify="left" if head == "values" else "right", overflow="fold")
+    for trial in trials[:top]:
+        shown.add_row(*_cells(trial, results))
+    if first is not None and first not in trials[:top]:
+        shown.add_section()
+        shown.add_row(*_cells(first, results))
+    return shown
+
+
+def _cells(trial: Trial, results: Results) -> tuple[str, ...]:
+    score = trial.status.lower() if trial.score is None else f"{trial.score:.4f}"
+    ratio = results.relative_macs(trial)
+    values = [f"{name}={shorten(value)}" for name, value in trial.values.items()]
+    if len(values) > MOST_VALUES:
+        values[MOST_VALUES - 1 :] = [f"and {len(values) - MOST_VALUES + 1} more"]
+    return (
+        str(trial.number),
+        score,
+        escape("  ".join(values)),
+        f"{trial.params:,}",
+        "" if ratio is None else f"{ratio:.2f}x",
+        f"{trial.seconds:,.0f}",
+    )

@@ -1,0 +1,147 @@
+"""The folder of a search: which search it is, who works on it, and what it holds."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras_tuner as kt
+
+from inception_v1.atomic_files import write_json
+from inception_v1.spec import Spec, check_choice
+from training import run_folder
+from training.errors import UserError
+from training.recipe import Recipe
+from training.run_folder import RunFolder, read_history
+from tuning import results
+from tuning.budget import Budget
+from tuning.keras_tuner_patches import read_trials
+from tuning.results import FAILED, Results
+from tuning.space import Space
+from tuning.trials import IDLE, RUN, TRIALS, best_epoch
+
+SEARCH = "search.json"
+LONGEST_WAIT = 3600  # seconds for the chief to begin, as Keras Tuner waits for it later
+RENAMED = {"normalisation": "normalization"}  # dimensions that earlier releases wrote in British spelling
+
+log = logging.getLogger(__name__)
+
+
+def read_search(folder: str | os.PathLike[str]) -> Results:
+    """What a search's folder holds. Raises UserError where there is none."""
+    home = Path(folder)
+    if not (home / SEARCH).is_file():
+        raise UserError(f"Expected the folder of a search; Received: {str(home)!r}, which holds no {SEARCH}.")
+    about = json.loads((home / SEARCH).read_text("utf-8"))
+    settings = about["settings"]
+    if renamed := [name for name in settings["also"] if name in RENAMED]:
+        log.warning("%s calls %s what is now %s", home / SEARCH, renamed[0], RENAMED[renamed[0]])
+        settings["also"] = [RENAMED.get(name, name) for name in settings["also"]]
+    space = make_space(settings, Spec(**about["network"]), Recipe(**about["recipe"]))
+    objective = make_objective(settings["objective"], space)
+    trials = [
+        _record(trial, space, objective, home / TRIALS / f"trial_{trial.trial_id}")
+        for trial in read_trials(home / TRIALS)
+    ]
+    return Results(settings, objective.name, objective.direction, tuple(trials))
+
+
+def make_space(settings: dict[str, Any], start: Spec, recipe: Recipe) -> Space:
+    """The space that the settings of a search describe."""
+    budget = Budget(*(settings[field.name] for field in dataclasses.fields(Budget)))
+    return Space(settings["space"], start, recipe, tuple(settings["also"]), budget, settings["tuner"] == "grid")
+
+
+def make_objective(name: str | None, space: Space) -> kt.Objective:
+    """The objective of that name with its direction; see `search.search`. Raises UserError where there is none."""
+    main = f"val_{'average_' if space.recipe.average is not None else ''}main_accuracy"
+    heads = space.start.heads
+    known = [f"{head}_{kind}" for head in heads for kind in ("accuracy", "top5_accuracy")]
+    known += ["loss", *(f"{head}_loss" for head in heads if len(heads) > 1)]
+    prefixes = ["val_", "val_average_"] if space.recipe.average is not None else ["val_"]
+    known += [f"{prefix}{name}" for prefix in prefixes for name in known]
+    known += [results.PER_MAC]
+    name = main if name is None else name
+    check_choice("objective", name, known)
+    return kt.Objective(name, "min" if name.endswith("loss") else "max")
+
+
+@contextlib.contextmanager
+def claimed(home: Path, about: dict[str, Any]) -> Iterator[None]:
+    """Keeps a folder for a search while it lasts, and writes down which search it is.
+
+    Raises:
+        UserError: a file, another search's folder, or one that another process works on.
+    """
+    _check_same(home, about)
+    with RunFolder(home).locked():
+        write_json(home / SEARCH, about)
+        yield
+
+
+@contextlib.contextmanager
+def joined(home: Path, about: dict[str, Any]) -> Iterator[None]:
+    """Waits until the chief has claimed the folder; raises UserError where it is for another search, or never does."""
+    end = time.monotonic() + LONGEST_WAIT
+    while not (home / SEARCH).is_file():
+        if time.monotonic() > end:
+            raise UserError(
+                f"Expected the chief to begin the search within {LONGEST_WAIT} s; Received: nothing in {home}."
+            )
+        time.sleep(IDLE)
+    _check_same(home, about)
+    yield
+
+
+def _check_same(home: Path, about: dict[str, Any]) -> None:
+    expected = "Expected a new folder for the search"
+    if home.exists() and not home.is_dir():
+        raise UserError(f"{expected}; Received: {str(home)!r}, which is a file.")
+    if not home.exists() or all(path.name == run_folder.LOCK for path in home.iterdir()):
+        return
+    if not (home / SEARCH).is_file():
+        raise UserError(f"{expected}; Received: {str(home)!r}, which holds no {SEARCH} and is left alone.")
+    before = json.loads((home / SEARCH).read_text("utf-8"))
+    free = ("trials", "max_failures")
+    differ = [
+        f"{name} {before[part].get(name)!r}, not {value!r}"
+        for part in about
+        for name, value in about[part].items()
+        if before[part].get(name) != value and name not in free
+    ]
+    if differ:
+        raise UserError(f"{expected}; Received: {str(home)!r}, a search with {', '.join(differ)}.")
+
+
+def _record(trial: Any, space: Space, objective: kt.Objective, folder: Path) -> results.Trial:
+    values = {RENAMED.get(name, name): value for name, value in trial.hyperparameters.values.items()}
+    values = space.exact(values)
+    params, macs = space.cost(values)
+    score: float | None = None
+    metrics: dict[str, float] = {}
+    epochs, seconds = 0, 0.0
+    if (folder / RUN / run_folder.HISTORY).is_file():
+        history = read_history(folder / RUN / run_folder.HISTORY)
+        score, metrics = best_epoch(history, objective, macs, space)
+        epochs = len(history["epoch"])
+    if (folder / RUN / run_folder.METRICS).is_file():
+        seconds = RunFolder(folder / RUN).metrics()["seconds"]
+    return results.Trial(
+        number=int(trial.trial_id),
+        status=trial.status,
+        values=values,
+        spec=space.network(values),
+        recipe=space.recipe_of(values),
+        params=params,
+        macs=macs,
+        score=score if trial.status == results.COMPLETED else None,
+        metrics=metrics,
+        epochs=epochs,
+        seconds=seconds,
+        message=(trial.message or "") if trial.status == FAILED else "",
+    )

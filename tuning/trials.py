@@ -1,0 +1,193 @@
+"""The trials of a search: each a run folder of its own, resumed or given up according to its files."""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner as kt
+import numpy as np
+import tensorflow as tf
+
+from inception_v1.atomic_files import write_json
+from inception_v1.spec import Spec
+from training import run_folder
+from training.callbacks import StopEarly
+from training.data.pipeline import Shard
+from training.distribution.strategy import Strategy
+from training.errors import UserError
+from training.recipe import Recipe
+from training.run_folder import RunFolder, read_history
+from training.task import RecipeTask
+from training.train import FitOptions, RunRecord, fit, set_seed
+from tuning import results
+from tuning.keras_tuner_patches import PersistentTuner
+from tuning.oracles import InBudget
+from tuning.space import Space
+
+TRIALS, RUN, ATTEMPTS = "trials", "run", "attempts.json"
+MOST_ATTEMPTS = 3  # starts of a trial in the same epoch: what kills the process each time, as want of memory, must end
+IDLE = 0.1  # seconds between two requests for a trial
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetTask:
+    """A `Task` on a user's own datasets, in place of a source.
+
+    Attributes:
+        recipe: how to train.
+        spec: the network.
+        steps: batches of training in an epoch.
+        datasets: (training, validation), of batches (images, labels).
+    """
+
+    recipe: Recipe
+    spec: Spec
+    steps: int
+    datasets: tuple[tf.data.Dataset, tf.data.Dataset]
+    pretrained: None = None
+
+    @property
+    def classes(self) -> list[str]:
+        """Names in label order; numbers where the network has none."""
+        return list(self.spec.class_names or map(str, range(self.spec.classes)))
+
+    def training(self, replicas: int, first_epoch: int, shard: Shard, service: str | None) -> tf.data.Dataset:
+        return self.datasets[0].repeat()
+
+    def validation(self, replicas: int, shard: Shard) -> tf.data.Dataset:
+        return self.datasets[1]
+
+
+AnyTask = RecipeTask | DatasetTask
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialOptions:
+    """How trials are run.
+
+    Attributes:
+        patience: epochs without a better objective after which a trial ends; None for never.
+        progress: makes a callback for each trial, from the number of epochs and of steps in each.
+    """
+
+    patience: int | None = None
+    progress: Callable[[int, int], keras.callbacks.Callback] | None = None
+
+
+class TrialRunner(PersistentTuner):
+    """Runs the trials that an oracle hands out.
+
+    Args:
+        oracle: hands them out.
+        task: what they train; None in a process that only hands out trials.
+        distribution: devices of each trial.
+        options: see `TrialOptions`.
+        folder: of the search.
+    """
+
+    def __init__(
+        self,
+        oracle: InBudget,
+        task: AnyTask | None,
+        distribution: Strategy,
+        options: TrialOptions,
+        folder: Path,
+    ) -> None:
+        self._space, self._task, self._distribution = oracle.space, task, distribution
+        self._options, self._objective = options, oracle.objective
+        super().__init__(oracle, folder, TRIALS)
+
+    def pre_create_trial(self) -> None:
+        time.sleep(IDLE)
+
+    def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
+        values = trial.hyperparameters.values
+        folder = Path(self.get_trial_dir(trial.trial_id))
+        try:
+            if past := values.get("tuner/trial_id"):
+                _copy_run(Path(self.get_trial_dir(past)) / RUN, folder / RUN)
+            until = values.get("tuner/epochs", self._space.recipe.epochs)
+            with _counted_attempt(folder):
+                self._train(RunFolder(folder / RUN), self._space.exact(values), until)
+        except OSError as error:  # a full disk, which would fail every trial
+            raise kt.errors.FatalRuntimeError(str(error)) from error
+        finally:
+            keras.utils.clear_session()
+        history = read_history(folder / RUN / run_folder.HISTORY)
+        score = best_epoch(history, self._objective, self._space.cost(values)[1], self._space)[0]
+        return {self._objective.name: score}
+
+    def _train(self, run: RunFolder, values: Mapping[str, Any], until: int) -> None:
+        """One run without its test, from where it was interrupted."""
+        assert self._task is not None
+        task = dataclasses.replace(self._task, recipe=self._space.recipe_of(values), spec=self._space.network(values))
+        if (run / run_folder.METRICS).is_file() and run.metrics()["status"] == "finished":
+            return  # killed before the oracle heard of it
+        distribution = self._distribution
+        resumes = run.check_usable(task.recipe, task.spec, False, distribution.replicas)
+        set_seed(task.recipe)
+        options = FitOptions(until=until, stop=self._stop(values), show=self._options.progress)
+        with run.locked(), distribution.detect_failures():
+            if not resumes:
+                run.create(task.recipe, task.spec, task.classes)
+            known = {"strategy": distribution.name, "replicas": distribution.replicas}
+            with RunRecord(run, known) as record:
+                record.update(fit(task, distribution, run, resumes, options, record))
+
+    def _stop(self, values: Mapping[str, Any]) -> StopEarly | None:
+        if self._options.patience is None:
+            return None
+        macs, name = self._space.cost(values)[1] / self._space.reference[1], self._objective.name
+        direction = self._objective.direction
+        return StopEarly(lambda row: results.objective(row, name, macs), direction, self._options.patience)
+
+
+def best_epoch(
+    history: dict[str, np.ndarray], objective: kt.Objective, macs: int, space: Space
+) -> tuple[float, dict[str, float]]:
+    """The objective at its best epoch (of equals the latest), and all numbers of that epoch."""
+    values = results.objective(history, objective.name, macs / space.reference[1])
+    signed = values if objective.direction == "max" else -values
+    epoch = len(signed) - 1 - int(np.argmax(signed[::-1]))
+    return float(values[epoch]), {name: float(column[epoch]) for name, column in history.items()}
+
+
+def _copy_run(past: Path, folder: Path) -> None:
+    """Begins a run with what another one reached, whole or not at all."""
+    if folder.exists():
+        return
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(past, part, ignore=shutil.ignore_patterns(run_folder.LOCK))
+    copied = RunFolder(part)
+    write_json(part / run_folder.METRICS, copied.metrics() | {"status": "running", "seconds": 0.0})
+    part.rename(folder)
+
+
+@contextlib.contextmanager
+def _counted_attempt(folder: Path) -> Iterator[None]:
+    """Gives up on a trial that has killed its process several times in the same epoch.
+
+    Raises:
+        UserError: the process did not survive the epoch in as many attempts as there are.
+    """
+    state, file = folder / RUN / run_folder.STATE, folder / ATTEMPTS
+    epochs = RunFolder(folder / RUN).metrics()["epochs"] if state.is_file() else 0
+    before = json.loads(file.read_text()) if file.is_file() else {"epochs": epochs, "starts": 0}
+    starts = before["starts"] + 1 if before["epochs"] == epochs else 1
+    if starts > MOST_ATTEMPTS:
+        raise UserError(
+            f"The process of this trial was killed {MOST_ATTEMPTS} times in epoch {epochs + 1}, so that the trial is "
+            "given up. The usual cause is too little memory."
+        )
+    write_json(file, {"epochs": epochs, "starts": starts})
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # the process survived, however the trial ended
