@@ -11,17 +11,18 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["inception_v1*", "training*", "tuning*"]),
     py_modules=["googlenet"],
-    package_data={"inception_v1": ["imagenet_classes.txt", "inception5h_classes.txt"]},
+    package_data={"": ["py.typed", "*.pyi"], "inception_v1": ["*.txt"], "tuning.report": ["*.jinja"]},
     install_requires=[
-        "keras>=3.15",
+        "keras>=3.15,<3.16",  # inception_v1/keras_patches.py takes private names, tested with these releases
+        "numpy>=2",
         "tensorflow>=2.21",  # tf.io.decode_image reads WebP
         "tensorflow-datasets>=4.9.10",
         "importlib-resources",  # tensorflow-datasets imports it without asking for it
-        "keras-tuner[bayesian]>=1.4.8",
+        "keras-tuner[bayesian]>=1.4.8,<1.5",  # likewise tuning/keras_tuner_patches.py
         "tf2onnx>=1.17",
         "onnx>=1.17",
-        "onnxruntime>=1.20",  # every ONNX export is run before it is called done
-        "ai-edge-litert>=2",  # likewise LiteRT; TensorFlow's own interpreter is given up
+        "onnxruntime>=1.20",  # every ONNX export is run before it is done
+        "ai-edge-litert>=2",  # likewise LiteRT; TensorFlow's own interpreter is deprecated
         "tensorflow-serving-api>=2.19",  # TF Serving's protocol, 30 kB: warm-up requests, and the client
         "protobuf>=5",
         "safetensors>=0.5",
@@ -31,6 +32,9 @@ setup(
         "matplotlib>=3.9",
         "pillow>=11",
         "filelock>=3.16",
+        "lazy-loader>=0.6",  # the packages import their public names on first use
+        "wrapt>=1.17",  # registers the layers as soon as something imports Keras
+        "jinja2>=3.1",  # the page of a search
         "rich>=13",
         "tyro>=1.0",
     ],
