@@ -1,7 +1,7 @@
 import gc
 import os
 
-# Read at the import of TensorFlow, so before any test module.
+# TensorFlow reads these when it is imported, so they are set before any test module.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -19,7 +19,7 @@ def recipe(data_dir):
     """A small run on digits."""
     import dataclasses
 
-    from training.recipe import PRESETS
+    from training.presets import PRESETS
 
     return dataclasses.replace(
         PRESETS["digits"],
@@ -34,8 +34,8 @@ def recipe(data_dir):
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory, data_dir):
-    """A run on digits, the folder of its first export in every form, and what its card says."""
-    from tests.training.evaluation.test_evaluate import save_run
+    """A run on digits, the folder of its first export in every form, and its model card."""
+    from tests.helpers.runs import save_run
     from training.export.export import export
 
     root = tmp_path_factory.mktemp("exported")
@@ -45,9 +45,9 @@ def exported(tmp_path_factory, data_dir):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _past_is_no_garbage():
-    """Keeps the collections of garbage after each test from going through TensorFlow's modules and all that the files
-    before have left behind, again and again (0.3 to 2 s each)."""
+def _freeze_garbage():
+    """Exempts TensorFlow's modules and what earlier test files left behind from garbage collection, which would walk
+    through them after each test (0.3 to 2 s each)."""
     import keras  # noqa: F401
 
     gc.collect()

@@ -23,7 +23,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from inception_v1 import build_googlenet
-from inception_v1.weights import formats as files
+from inception_v1.weights import formats
 from inception_v1.weights.caffe_file import write_caffe
 from inception_v1.weights.torch_file import MAGIC
 from tests.oracles.caffe import write_old
@@ -184,7 +184,7 @@ def fuzz(target: str, examples: int, folder: Path) -> collections.Counter:
     for name, content in beside.items():
         (folder / name).write_bytes(content)
     path.write_bytes(wrapped(data))
-    assert files.read(path)
+    assert formats.read(path)
 
     @hypothesis.settings(
         max_examples=examples, database=None, deadline=None, derandomize=True,
@@ -194,7 +194,7 @@ def fuzz(target: str, examples: int, folder: Path) -> collections.Counter:
     def run(edits):
         path.write_bytes(wrapped(mutated(data, edits)))
         try:
-            files.read(path)
+            formats.read(path)
             counts["read"] += 1
         except ValueError:
             counts["refused"] += 1

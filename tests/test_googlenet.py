@@ -15,19 +15,20 @@ import pytest
 import googlenet
 from inception_v1 import Spec, cost
 from tests.helpers import ROOT
-from tests.training.evaluation.test_evaluate import save_run
+from tests.helpers.runs import save_run
+from training.errors import UserError
 
 TINY = ["--width-multiplier", "0.1", "--epochs", "1", "--warmup-epochs", "0", "--train-split", "train[:128]"]
 
 
 def command(*arguments, environment=None):
-    # As in a user's shell: without the settings of these tests.
+    """The argv and the environment of `googlenet` in a user's shell, without the settings of these tests."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "KERAS_"))}
     return [sys.executable, str(ROOT / "googlenet.py"), *map(str, arguments)], {**clean, **(environment or {})}
 
 
 def start(*arguments, **streams):
-    """A process that Ctrl-C reaches also where the tests themselves run in the background."""
+    """Starts a process that Ctrl-C reaches even where the tests themselves run in the background."""
     argv, environment = command(*arguments)
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(argv, env=environment, text=True, preexec_fn=listen, **streams)
@@ -70,11 +71,11 @@ def test_train_evaluate_predict_round_trip(tmp_path, data_dir, capsys):
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    picture = str(tmp_path / "digit.png")
-    Image.fromarray((load_digits().images[0] * 255 / 16).astype("uint8")).save(picture)
-    assert googlenet.main(["predict", str(folder), picture, "--json", "--top", "3"]) == 0
-    assert len(json.loads(capsys.readouterr().out)[picture]) == 3
-    assert googlenet.main(["predict", str(folder), picture]) == 0
+    image = str(tmp_path / "digit.png")
+    Image.fromarray((load_digits().images[0] * 255 / 16).astype("uint8")).save(image)
+    assert googlenet.main(["predict", str(folder), image, "--json", "--top", "3"]) == 0
+    assert len(json.loads(capsys.readouterr().out)[image]) == 3
+    assert googlenet.main(["predict", str(folder), image]) == 0
     assert "probability" in capsys.readouterr().out
 
 
@@ -98,8 +99,8 @@ def test_published_weights_are_imported_and_name_a_photograph(tmp_path, capsys):
 
 
 def test_batches_come_from_other_processes(tmp_path, data_dir):
-    """A service and a second worker, each a process of its own, feed a run."""
-    from training.recipe import PRESETS
+    """A data service and a second worker, each in its own process, feed a run."""
+    from training.presets import PRESETS
     from training.train import train
 
     processes = []
@@ -136,12 +137,12 @@ def test_batches_come_from_other_processes(tmp_path, data_dir):
         (["compare", "/nonexistent", "/absent"], "Expected the folder of a run"),
         (["compare", "/nonexistent", "/absent", "--out", "curves.jpg"], "ending in .png"),
         (["predict", "/nonexistent", "a.png", "--top", "0"], "top to be 1 or more; Received: top=0"),
-        (["predict", "/nonexistent"], "at least one picture"),
+        (["predict", "/nonexistent"], "at least one image"),
         (["predict", "--server", "localhost:8500", "a.png"], "server at grpc://HOST:PORT; Received: 'localhost:8500'"),
         (["export", "/nonexistent"], "Expected the folder of a run"),
         (["export", "/nonexistent", "--to", "onnx,tflite"], "Received: target='tflite'"),
         (["summary", "--variant", "papr"], "Did you mean 'paper'?"),
-        (["summary", "--draw", "net.jpg"], "ending in .svg, .png, .pdf"),
+        (["summary", "--draw", "net.jpg"], "ending in .svg or .png or .pdf"),
     ],
 )
 def test_a_users_error_is_one_line(arguments, message, capsys, tmp_path, monkeypatch):
@@ -152,6 +153,53 @@ def test_a_users_error_is_one_line(arguments, message, capsys, tmp_path, monkeyp
     assert error.count("\n") == 1
     assert message in error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]], ids=" ".join)
+def test_help_ends_quietly_where_nobody_reads_it(arguments):
+    """As in `googlenet --help | head -1`."""
+    argv, environment = command(*arguments)
+    with subprocess.Popen(argv, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_defect_prints_its_traceback_and_a_request_to_report_it(monkeypatch, capsys):
+    def fail(command, argv):
+        raise ValueError("shapes (2,) and (3,) differ")
+
+    monkeypatch.setitem(googlenet._RUN, googlenet.Summary, fail)
+    assert googlenet.main(["summary"]) == 70
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback (most recent call last):\n")
+    assert f'File "{__file__}"' in error
+    assert error.splitlines()[-2] == "ValueError: shapes (2,) and (3,) differ"
+    assert error.splitlines()[-1].startswith("googlenet: this is a defect of googlenet-keras; please report it")
+
+
+def test_a_users_error_inside_a_command_prints_no_traceback(monkeypatch, capsys):
+    def refuse(command, argv):
+        raise UserError("Expected two; Received: three.")
+
+    monkeypatch.setitem(googlenet._RUN, googlenet.Summary, refuse)
+    assert googlenet.main(["summary"]) == 2
+    assert capsys.readouterr().err == "googlenet: error: Expected two; Received: three.\n"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "warning"),
+    [
+        ("normalisation", "googlenet: warning: normalisation is now spelled normalization\n"),
+        ("normalization", ""),
+    ],
+)
+def test_the_former_spelling_of_a_setting_is_accepted_with_a_warning(spelling, warning, monkeypatch, capsys):
+    commands = []
+    monkeypatch.setitem(googlenet._RUN, googlenet.Tune, lambda command, argv: commands.append(command))
+    assert googlenet.main(["tune", "--also", "dropout", spelling]) == 0
+    assert capsys.readouterr().err == warning
+    assert [command.also for command in commands] == [("dropout", "normalization")]
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +242,7 @@ def test_compare_prints_a_verdict_and_draws_both_runs(runs, tmp_path, capsys):
     Image.open(out).verify()
 
 
-def test_augment_writes_a_picture(tmp_path, data_dir, monkeypatch, capsys):
+def test_augment_writes_a_figure(tmp_path, data_dir, monkeypatch, capsys):
     from PIL import Image
 
     monkeypatch.setenv("TFDS_DATA_DIR", data_dir)

@@ -1,4 +1,4 @@
-"""What the benchmarks rest on: peers that take turns, fitted exponents, tables, and one run at the smallest size."""
+"""What the benchmarks rest on: contestants that take turns, exponents, tables, and one run at the smallest size."""
 
 import functools
 import importlib.util
@@ -10,13 +10,13 @@ import sys
 import pytest
 
 from benchmarks import gpu, growth, input_pipeline, quick, readme, results, rounds, scaling, startup
-from benchmarks.results import Shown
+from benchmarks.results import ResultTable
 from benchmarks.steps import Step
 from tests.helpers import ROOT
 
 
-def writes(file, name, items):
-    """A peer that says in a file when it was called."""
+def writer(file, name, items):
+    """A contestant that writes to a file when it is called."""
 
     def work():
         with open(file, "a") as log:
@@ -30,8 +30,8 @@ def on_device():
     return rounds.OnDevice(lambda: 5, lambda: 77)
 
 
-def holds(count):
-    """A peer that needs so many bytes in a call."""
+def memory_user(count):
+    """A contestant that needs so many bytes in a call."""
 
     def work():
         return len(bytearray(b"x") * count)
@@ -47,11 +47,11 @@ def dies():
     return lambda: os._exit(3)
 
 
-def test_peers_take_turns_and_one_that_is_not_installed_is_none(tmp_path):
+def test_contestants_take_turns_and_one_that_is_not_installed_is_none(tmp_path):
     log = tmp_path / "log"
-    makers = {name: functools.partial(writes, log, name, 7) for name in "ab"}
-    found = rounds.alternate({**makers, "missing": is_missing, "device": on_device}, rounds=4, warm=2)
-    assert log.read_text() == "aabb" + "ab" + "ba" + "ab" + "ab"  # of three that are there, another first each time
+    makers = {name: functools.partial(writer, log, name, 7) for name in "ab"}
+    found = rounds.alternate({**makers, "missing": is_missing, "device": on_device}, rounds=4, warmup=2)
+    assert log.read_text() == "aabb" + "ab" + "ba" + "ab" + "ab"  # of three that are installed, another first each time
     assert list(found) == ["a", "b", "missing", "device"]
     assert found["missing"] is None
     assert [len(found[name]["rates"]) for name in ("a", "b", "device")] == [4, 4, 4]
@@ -61,19 +61,21 @@ def test_peers_take_turns_and_one_that_is_not_installed_is_none(tmp_path):
     assert rounds.spread({"rates": [1, 9, 2]}) == "1.0-9.0"
 
 
-def test_without_any_peer_there_is_no_round():
+def test_without_any_contestant_there_is_no_round():
     assert rounds.alternate({"missing": is_missing}, rounds=2) == {"missing": None}
 
 
-def test_memory_is_that_of_the_peer_alone():
-    """Not of the process that started it, which `ru_maxrss` tells."""
+def test_memory_is_that_of_the_contestant_alone():
+    """Not of the process that started it, which `ru_maxrss` includes."""
     mine = bytearray(b"x") * 300_000_000
-    found = rounds.alternate({"small": functools.partial(holds, 1), "large": functools.partial(holds, 10**8)}, 1)
+    found = rounds.alternate(
+        {"small": functools.partial(memory_user, 1), "large": functools.partial(memory_user, 10**8)}, 1
+    )
     assert found["large"]["grown"] > 0.9e8 > found["small"]["grown"] >= 0
     assert found["small"]["memory"] < len(mine)
 
 
-def test_a_peer_that_dies_is_named():
+def test_a_contestant_that_dies_is_named():
     with pytest.raises(RuntimeError, match="'the weak one' has died"):
         rounds.alternate({"other": on_device, "the weak one": dies}, rounds=1)
 
@@ -104,11 +106,11 @@ def test_every_axis_grows_in_one_field_only():
 
 
 def test_a_table_as_markdown():
-    shown = Shown("Title", ["form", "s"], [["a", "1"], ["b", "2"]])
+    shown = ResultTable("Title", ["form", "s"], [["a", "1"], ["b", "2"]])
     assert shown.markdown() == "Title\n\n| form | s |\n| --- | --- |\n| a | 1 |\n| b | 2 |"
 
 
-def test_the_guard_tells_what_became_slower():
+def test_quick_reports_what_became_slower():
     found, known = {"a": 0.79, "b": 0.81, "c": 3.0}, {"a": 1.0, "b": 1.0, "d": 1.0}
     verdicts = {row[0]: row[-1] for row in quick.table(found, known).rows}
     assert verdicts == {"a": "worse", "b": "as before", "c": "new", "d": "not measured"}
@@ -121,7 +123,7 @@ def test_the_readme_shows_what_is_stored(monkeypatch, tmp_path):
     results.save("startup", {"about": results.about(), "rounds": 3, "seconds": seconds})
     text = "a\n<!-- benchmark startup -->\nold\n<!-- end -->\nb\n<!-- benchmark gpu -->\n<!-- end -->\nc\n"
     readme.README.write_text(text)
-    for _ in range(2):  # again changes nothing
+    for _ in range(2):  # a second call changes nothing
         readme.main()
         written = readme.README.read_text()
         assert "| `googlenet --help` | 2.00 | 1.00-4.00 | 0.5 |\n" in written
@@ -143,19 +145,19 @@ def test_the_command_refuses_unknown_names():
     assert done.stderr.endswith("Received: speed.\n")
 
 
-def test_without_a_card_nothing_is_measured(monkeypatch):
-    monkeypatch.setattr(gpu, "card", lambda: None)
-    monkeypatch.setattr(gpu, "measured", lambda *_, **__: pytest.fail("began"))
+def test_without_a_gpu_nothing_is_measured(monkeypatch):
+    monkeypatch.setattr(gpu, "device_name", lambda: None)
+    monkeypatch.setattr(gpu, "measure", lambda *_, **__: pytest.fail("began"))
     with pytest.raises(SystemExit, match="Expected a CUDA device"):
         gpu.main([])
 
 
-def test_a_step_on_jax_beside_peers_that_may_be_missing(monkeypatch):
+def test_a_step_on_jax_beside_baselines_that_may_be_missing(monkeypatch):
     pytest.importorskip("jax")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # which take most of the time
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
     step = Step(2, 32, width=0.1)  # few shapes, so that XLA has less to compile
-    result = gpu.measured(step, rounds=1, compiled=False, fed=False)
+    result = gpu.measure(step, rounds=1, compiled=False, real_input=False)
     assert result["forms"][gpu.OURS]["rates"][0] > 0
     rows = {row[0]: row[1:] for row in gpu.tables(result)[0].rows}
     assert float(rows[gpu.OURS][0]) > 0
@@ -164,12 +166,12 @@ def test_a_step_on_jax_beside_peers_that_may_be_missing(monkeypatch):
 
 
 def test_real_input_comes_in_batches_of_the_step(monkeypatch, tmp_path):
-    import tensorflow as tf  # not in the processes of peers
+    import tensorflow as tf  # not in the processes of contestants
 
     noise = tf.random.stateless_uniform((4, 40, 50, 3), (0, 0), 0, 256, tf.int32)
-    pictures = [tf.io.encode_jpeg(tf.cast(image, tf.uint8)).numpy() for image in noise]
-    monkeypatch.setattr(input_pipeline, "jpegs", lambda: pictures)
-    batches = gpu.pipeline(Step(5, 32), tmp_path / "pictures")
+    encoded = [tf.io.encode_jpeg(tf.cast(image, tf.uint8)).numpy() for image in noise]
+    monkeypatch.setattr(input_pipeline, "jpegs", lambda: encoded)
+    batches = gpu.pipeline(Step(5, 32), tmp_path / "images")
     for _ in range(2):
         images, labels = next(batches)
         assert images.shape == (5, 32, 32, 3)
@@ -177,11 +179,11 @@ def test_real_input_comes_in_batches_of_the_step(monkeypatch, tmp_path):
         assert images.std() > 0
 
 
-def test_scaling_without_jax_says_so_in_its_row(monkeypatch):
+def test_scaling_without_jax_reports_that_in_its_row(monkeypatch):
     known = results.load("scaling")["runs"]
     monkeypatch.setitem(sys.modules, "jax", None)
     monkeypatch.setattr(scaling, "start", lambda run: known["paper" if run is scaling.PAPER else run.name])
-    rows = {row[0]: row[1:] for row in scaling.readme(scaling.measured())[0].rows}
+    rows = {row[0]: row[1:] for row in scaling.readme(scaling.measure())[0].rows}
     assert rows.pop("data-parallel") == ["not installed", *[""] * 6]
     assert all(cells[0] for cells in rows.values())
     assert rows.keys() == {"default", "mirrored", "multiworker", "parameter-server"}

@@ -46,14 +46,14 @@ def test_more_replicas_and_slower_links_never_help():
         assert curve(8, overlap=2 / 3) > curve(8)
 
 
-def test_a_ring_sends_two_shares_of_all_but_one():
+def test_the_times_of_collectives_follow_their_formulas():
     assert model.ring_seconds(4, 4e9, Link(1e9, 0.0)) == pytest.approx(2 * 3 / 4 * 4)
     assert model.ring_seconds(4, 0, Link(1e9, 1e-3)) == pytest.approx(6e-3)
     assert model.tree_seconds(1024, 0, Link(1e9, 1e-3)) == pytest.approx(20e-3)
-    assert model.fitted(4, 6e-3, 6.006, 4e9) == pytest.approx(Link(1e9, 1e-3))
+    assert model.fit_link(4, 6e-3, 6.006, 4e9) == pytest.approx(Link(1e9, 1e-3))
 
 
-def test_full_servers_share_what_they_can_send():
+def test_full_servers_limit_the_throughput():
     full = model.saturation(TIMES, BYTES, LINK, servers=8)
     assert asynchronous(full) == pytest.approx(asynchronous(1))
     assert 2 * full * asynchronous(2 * full) == pytest.approx(

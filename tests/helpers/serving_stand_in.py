@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tests.inception_v1.test_keras_patches import free_ports
+from tests.helpers.processes import free_ports
 
 MODEL_SERVER = shutil.which("tensorflow_model_server")
 SERVER = "tensorflow_model_server" if MODEL_SERVER else "stand-in"
@@ -72,10 +72,8 @@ def _model_server(base, name):
 
 @contextlib.contextmanager
 def _stand_in(base, name):
-    versions = sorted(
-        int(path.name) for path in base.iterdir() if path.name.isdecimal()
-    )  # as TF Serving looks for them
-    served = Served(tf.saved_model.load(str(base / str(versions[-1]))), name, versions[-1])
+    newest = max(int(path.name) for path in base.iterdir() if path.name.isdecimal())  # as TF Serving finds it
+    served = Served(tf.saved_model.load(str(base / str(newest))), name, newest)
     server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Predictions(served), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(served), server)
@@ -104,7 +102,7 @@ class Served:
             raise KeyError(f"Servable not found for request: Latest({spec.name})")
 
     def run(self, signature, inputs):
-        """{output: array} of {input: array}. Raises ValueError where TF Serving says INVALID_ARGUMENT."""
+        """{output: array} of {input: array}. Raises ValueError where TF Serving responds with INVALID_ARGUMENT."""
         if signature not in self.signatures:
             raise ValueError(f"Serving signature name: {signature!r} not found in signature def")
         function = self.signatures[signature]
@@ -112,8 +110,8 @@ class Served:
         if set(inputs) != set(specs):
             raise ValueError(f"input size does not match signature: {sorted(inputs)}")
         try:
-            given = {key: tf.constant(values, specs[key].dtype) for key, values in inputs.items()}
-            return {key: value.numpy() for key, value in function(**given).items()}
+            tensors = {key: tf.constant(values, specs[key].dtype) for key, values in inputs.items()}
+            return {key: value.numpy() for key, value in function(**tensors).items()}
         except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
             raise ValueError(str(error).splitlines()[0]) from error
 
@@ -168,6 +166,7 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
 
 @contextlib.contextmanager
 def refusals(context):
+    """Turns errors of the block into the statuses that TF Serving responds with."""
     try:
         yield
     except KeyError as error:
@@ -177,14 +176,14 @@ def refusals(context):
 
 
 def rest_handler(served):
-    """TF Serving's REST interface: rows ("instances") or columns ("inputs"), pictures as {"b64": ...}."""
+    """TF Serving's REST interface: rows ("instances") or columns ("inputs"), images as {"b64": ...}."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             try:
                 if self.path != f"/v1/models/{served.name}:predict":
-                    self._answer(404, {"error": f"Malformed request: POST {self.path}"})
+                    self._respond(404, {"error": f"Malformed request: POST {self.path}"})
                     return
                 signature = body.get("signature_name", "serving_default")
                 (key,) = served.signatures[signature].structured_input_signature[1]
@@ -192,16 +191,16 @@ def rest_handler(served):
                 rows = rows[key] if isinstance(rows, dict) else [_unnamed(row, key) for row in rows]
                 outputs = served.run(signature, {key: [_bytes(row) for row in rows]})
             except (KeyError, ValueError) as error:
-                self._answer(400, {"error": str(error)})
+                self._respond(400, {"error": str(error)})
                 return
             columns = {key: _jsonable(values) for key, values in outputs.items()}
             if "instances" in body:
                 count = len(next(iter(columns.values())))
-                self._answer(200, {"predictions": [{key: v[i] for key, v in columns.items()} for i in range(count)]})
+                self._respond(200, {"predictions": [{key: v[i] for key, v in columns.items()} for i in range(count)]})
             else:
-                self._answer(200, {"outputs": columns})
+                self._respond(200, {"outputs": columns})
 
-        def _answer(self, status, body):
+        def _respond(self, status, body):
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.end_headers()

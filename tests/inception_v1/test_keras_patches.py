@@ -1,18 +1,14 @@
 """A user's own script on two machines: both are processes on this one, each in a group of its own."""
 
-import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
 import textwrap
 
 import numpy as np
 import pytest
 
-from inception_v1 import keras_patches as multiworker
+from inception_v1 import keras_patches
+from tests.helpers.processes import free_ports, processes
 
 SCRIPT = textwrap.dedent("""
     import sys
@@ -61,35 +57,6 @@ SCRIPT = textwrap.dedent("""
         kept |= {f"{variant} score {name}": np.array(value) for name, value in scores.items()}
     np.savez(out, **kept)
 """)
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("localhost", 0))) for _ in range(count)]
-        return [server.getsockname()[1] for server in servers]
-
-
-@contextlib.contextmanager
-def processes(commands):
-    """Starts (command, environment) pairs, each in a group of its own, and leaves none behind."""
-    started = [
-        subprocess.Popen(
-            command,
-            env=os.environ | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        for command, environment in commands
-    ]
-    try:
-        yield started
-    finally:
-        for process in started:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +110,6 @@ def test_every_image_counts_once(results, variant):
 
 
 def test_an_untested_keras_is_refused(monkeypatch):
-    monkeypatch.setattr(multiworker.keras, "__version__", "3.99.0")
+    monkeypatch.setattr(keras_patches.keras, "__version__", "3.99.0")
     with pytest.raises(RuntimeError, match=r"Keras 3\.15 .*keras-team/keras#20585.*Received: Keras 3\.99\.0"):
-        multiworker.mend_keras()
+        keras_patches.patch_multi_worker_fit()

@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 from inception_v1 import GoogLeNet, Spec, build_googlenet
-from inception_v1.model import Crossentropy, TopKAccuracy
+from inception_v1.losses import Crossentropy, TopKAccuracy
 from inception_v1.spec import VARIANTS
 
 SMALL = {"input_shape": (32, 32, 1), "classes": 7, "width_multiplier": 0.1}
@@ -38,6 +38,7 @@ def test_published_counts_of_the_built_model():
     assert (model.count_params(), model.classifier().count_params()) == (13_378_280, 6_998_552)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("aux", [True, False])
 def test_outputs_are_named_and_are_probabilities(variant, aux):
@@ -58,6 +59,7 @@ def test_heads_sit_on_4a_and_4d():
     assert model.get_layer("main_pool").input is model.get_layer("inception_5b").output
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(
     ("pooling", "shape"), [(None, (None, 7, 7, 1024)), ("avg", (None, 1024)), ("max", (None, 1024))]
 )
@@ -69,6 +71,7 @@ def test_features_without_a_top(pooling, shape):
         model.classifier()
 
 
+@pytest.mark.every_backend
 def test_logits_have_the_probabilities_of_the_softmax():
     model = build_googlenet(**SMALL, classifier_activation=None)
     twin = build_googlenet(**SMALL)
@@ -79,6 +82,7 @@ def test_logits_have_the_probabilities_of_the_softmax():
         np.testing.assert_allclose(ops.softmax(logits[head]), probabilities[head], atol=1e-6)
 
 
+@pytest.mark.every_backend
 def test_classifier_shares_weights_and_returns_one_tensor():
     model = build_googlenet(**SMALL)
     net = model.classifier()
@@ -131,6 +135,7 @@ def test_unknown_size_gives_the_numbers_of_a_fixed_one(size):
             np.testing.assert_allclose(output, expected[head], atol=1e-6)
 
 
+@pytest.mark.every_backend
 def test_conv1_padding_differs_at_even_sizes_only():
     for size, same in ((32, False), (33, True)):
         outputs = []
@@ -148,6 +153,7 @@ def test_conv1_padding_differs_at_even_sizes_only():
 # Saving
 
 
+@pytest.mark.every_backend
 def test_config_is_the_builders_arguments():
     import inspect
 
@@ -189,7 +195,7 @@ def test_keras_file_reloads_in_a_new_process(tmp_path):
 # Training
 
 
-@pytest.mark.parametrize("variant", ["paper", "batchnorm"])
+@pytest.mark.parametrize("variant", [pytest.param("paper", marks=pytest.mark.every_backend), "batchnorm"])
 def test_total_loss_is_the_weighted_sum_of_the_heads(variant):
     model = build_googlenet(variant, **SMALL)
     model.compile("sgd")
@@ -217,7 +223,13 @@ def label_kinds(y):
     }
 
 
-@pytest.mark.parametrize("kind", label_kinds(labels(10)))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.every_backend) if kind == "dict" else kind
+        for kind in label_kinds(labels(10))
+    ],
+)
 def test_every_kind_of_label_gives_the_same_numbers(kind):
     x, y = images(10), labels(10)
     reference, model = build_googlenet(**SMALL), build_googlenet(**SMALL)
@@ -291,6 +303,7 @@ def test_every_head_learns_and_takes_its_own_gradient():
         assert moved == {trained}
 
 
+@pytest.mark.every_backend
 def test_a_few_steps_fit_a_few_images():
     model = build_googlenet("batchnorm", **SMALL, dropout=(0.0, 0.0))
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9))
@@ -307,6 +320,7 @@ def test_one_head_keeps_the_names_of_its_metrics():
     assert {"loss", "main_accuracy", "main_top5_accuracy", "val_main_accuracy"} <= set(history)
 
 
+@pytest.mark.every_backend
 def test_logits_compile_to_the_same_loss():
     x, y = images(10), labels(10)
     losses = []
@@ -376,7 +390,7 @@ def test_bad_validation_labels_are_refused_before_training():
     assert model.optimizer.iterations == 0
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", [pytest.param("mixed_float16", marks=pytest.mark.every_backend), "mixed_bfloat16"])
 def test_mixed_precision_keeps_the_heads_in_float32(policy):
     keras.config.set_dtype_policy(policy)
     model = build_googlenet(**SMALL)
@@ -394,6 +408,7 @@ def test_mixed_precision_keeps_the_heads_in_float32(policy):
 # Loss and metric
 
 
+@pytest.mark.every_backend
 def test_label_smoothing_equals_smoothed_labels():
     y, p = labels(6), np.random.default_rng(2).dirichlet(np.ones(CLASSES), 6).astype("float32")
     smooth = 0.9 * np.eye(CLASSES)[y] + 0.1 / CLASSES
@@ -404,17 +419,20 @@ def test_label_smoothing_equals_smoothed_labels():
     assert float(again(y, p)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.every_backend
 def test_top_k_counts_neither_ties_nor_nan():
     metric = TopKAccuracy(2)
     metric.update_state([0, 1, 2, 1], [[0.5, 0.3, 0.2], [0.5, 0.2, 0.3], [1 / 3] * 3, [float("nan")] * 3])
     assert float(metric.result()) == 0.25
 
 
+@pytest.mark.every_backend
 def test_spec_and_model_agree_on_heads():
     for aux in (True, False):
         assert set(build_googlenet(**SMALL, aux=aux).output) == set(Spec(**SMALL, aux=aux).heads)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("variant", ["paper", "batchnorm"])
 def test_features_are_the_maps_of_the_network(variant):
     model = build_googlenet(variant, input_shape=(64, 64, 3), classes=3, width_multiplier=0.1)

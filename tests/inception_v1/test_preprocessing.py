@@ -37,10 +37,10 @@ def test_frameworks_agree(pixels):
     np.testing.assert_allclose(next(iter(in_graph)), expected, atol=1e-5)
 
 
-def test_grey_takes_the_mean_constants():
-    grey = np.full((1, 2, 2, 1), 200, "uint8")
-    np.testing.assert_allclose(preprocess_input(grey, "paper"), 200 - (123 + 117 + 104) / 3, rtol=1e-6)
-    np.testing.assert_allclose(preprocess_input(grey, "batchnorm"), 200 / 127.5 - 1, rtol=1e-6)
+def test_gray_takes_the_mean_constants():
+    gray = np.full((1, 2, 2, 1), 200, "uint8")
+    np.testing.assert_allclose(preprocess_input(gray, "paper"), 200 - (123 + 117 + 104) / 3, rtol=1e-6)
+    np.testing.assert_allclose(preprocess_input(gray, "batchnorm"), 200 / 127.5 - 1, rtol=1e-6)
 
 
 def test_bad_input_is_refused():

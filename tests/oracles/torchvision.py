@@ -50,10 +50,10 @@ def run(path: Path, images: np.ndarray, transform_input: bool = False) -> dict[s
     return {head: fixture[f"{prefix}_{head}"] for head in ("main", "aux1", "aux2")}
 
 
-def transformed(normalised: np.ndarray) -> np.ndarray:
+def transformed(normalized: np.ndarray) -> np.ndarray:
     """What `transform_input` makes of pixels with ImageNet's mean and deviation: -1 to 1."""
     mean, std = np.array([0.485, 0.456, 0.406], "f4"), np.array([0.229, 0.224, 0.225], "f4")
-    return ((normalised * std + mean) - np.float32(0.5)) / np.float32(0.5)
+    return ((normalized * std + mean) - np.float32(0.5)) / np.float32(0.5)
 
 
 def _make() -> dict[str, np.ndarray]:

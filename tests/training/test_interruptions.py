@@ -1,4 +1,4 @@
-"""One run that is stopped from outside in each way there is; a file of its own, so that it runs beside the others."""
+"""A run that is stopped from outside, in a file of its own, so that it can run in parallel with the other tests."""
 
 import re
 import signal
@@ -7,13 +7,13 @@ import sys
 import numpy as np
 
 import googlenet
-from tests.inception_v1.test_keras_patches import processes
-from tests.training.distribution.test_faults import LIMIT, command, saved_epochs
-from tests.training.distribution.test_strategy import MAIN, ROOT, done, metrics, weights
+from tests.helpers import ROOT
+from tests.helpers.processes import LIMIT, command, done, processes
+from tests.helpers.runs import MAIN, metrics, saved_epochs, weights
 
 
-def test_a_run_killed_and_preempted_ends_like_one_that_was_not(data_dir, tmp_path):
-    """The same command three times: same weights, statistics, dropout, averages and history, to the bit."""
+def test_a_run_killed_and_preempted_ends_like_an_uninterrupted_one(data_dir, tmp_path):
+    """The same command three times gives bitwise identical weights, statistics, moving averages and history."""
     flags = ["train", "--width-multiplier", "0.1", "--no-aux", "--train-split", "train[:128]", "--epochs", "3"]
     flags += ["--average", "0.9", "--deterministic", "--seed", "3", "--data-dir", data_dir]
     flags += ["--test-split", "test[:9]", "--out"]
@@ -29,8 +29,8 @@ def test_a_run_killed_and_preempted_ends_like_one_that_was_not(data_dir, tmp_pat
         assert f"epoch   {epoch}/3" in output
         assert "epoch   1/3" not in output or epoch == 1
         assert not list(folder.glob(".*part*"))
-    said = r"googlenet: interrupted: after 2 epochs; its best model, of epoch \d, is in .*best\.keras; the "
-    assert re.search(rf"^{said}same command goes on\n\Z", output, re.MULTILINE), output
+    message = r"googlenet: interrupted: after 2 epochs; its best model, of epoch \d, is in .*best\.keras; the "
+    assert re.search(rf"^{message}same command resumes\n\Z", output, re.MULTILINE), output
     assert googlenet.main(["evaluate", str(folder), "--split", "test[:5]"]) == 0
     output = done([sys.executable, "-c", MAIN, *(" ".join(map(str, [*flags, out])) for out in (folder, whole))])
     assert output.count("epoch   2/3") == 1  # that of the run which was not interrupted

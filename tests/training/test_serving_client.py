@@ -1,5 +1,7 @@
-"""Exports over real connections, in TF Serving's own protocol. Where `tensorflow_model_server` is on the PATH it serves
-them; else `serving_stand_in` does."""
+"""Exports over real connections, in TF Serving's own protocol.
+
+`tensorflow_model_server` serves them where it is on the PATH, else `tests.helpers.serving_stand_in` does.
+"""
 
 import base64
 import json
@@ -20,17 +22,16 @@ from tensorflow_serving.apis import (
 )
 
 import googlenet
-from tests.helpers.serving_stand_in import serving as served
-from tests.inception_v1.test_keras_patches import free_ports
-from tests.training.data.test_decoding import READABLE
-from tests.training.export.test_savedmodel import BOMBS, GOOD
-from training import serving_client as serving
-from training.evaluation import evaluate
+from tests.helpers.images import BOMBS, GOOD, READABLE
+from tests.helpers.processes import free_ports
+from tests.helpers.serving_stand_in import serving
+from training.evaluation.classify import classify
+from training.serving_client import newest_version
 
 
 @pytest.fixture(scope="module")
 def addresses(exported):
-    with served(exported[1].parent, "digits") as found:
+    with serving(exported[1].parent, "digits") as found:
         yield found
 
 
@@ -42,10 +43,10 @@ def stub(addresses):
 
 @pytest.fixture
 def files(tmp_path):
-    """Pictures of several kinds."""
+    """Image files of several kinds."""
     paths = []
     for kind in ("png", "jpeg", "gif", "webp"):
-        paths.append(tmp_path / f"picture.{kind}")
+        paths.append(tmp_path / f"image.{kind}")
         paths[-1].write_bytes(READABLE[kind])
     return [str(path) for path in paths]
 
@@ -64,7 +65,7 @@ def post(address, path, body):
 
 
 def test_grpc_gives_the_keras_models_classes(exported, stub, files):
-    expected = evaluate.classify(exported[0], files)
+    expected = classify(exported[0], files)
     response = stub.Predict(request_of([Path(file).read_bytes() for file in files]), timeout=60)
     outputs = {key: tf.make_ndarray(value) for key, value in response.outputs.items()}
     assert response.model_spec.version.value == 1
@@ -83,17 +84,17 @@ def test_grpc_takes_pixels_of_both_kinds(stub):
     assert found[0].shape == (3, 10)
 
 
-def test_a_bad_picture_does_not_lose_the_others_of_a_request(stub):
+def test_a_bad_image_does_not_lose_the_others_of_a_request(stub):
     response = stub.Predict(request_of([GOOD, *BOMBS.values(), GOOD]), timeout=60)
     status = [s.decode() for s in tf.make_ndarray(response.outputs["status"])]
     assert status == ["ok", *["unreadable"] * 5, "too large", "ok"]
 
 
-def test_what_a_server_refuses_it_names(stub):
+def test_a_server_refuses_bad_requests_with_their_status(stub):
     for request, code in (
         (request_of([GOOD], name="letters"), grpc.StatusCode.NOT_FOUND),
         (request_of([GOOD], "classify"), grpc.StatusCode.INVALID_ARGUMENT),
-        (request_of([GOOD], key="picture"), grpc.StatusCode.INVALID_ARGUMENT),
+        (request_of([GOOD], key="image"), grpc.StatusCode.INVALID_ARGUMENT),
         (request_of(np.zeros((1, 31, 32, 1), "float32"), "predict_images", "images"), grpc.StatusCode.INVALID_ARGUMENT),
     ):
         with pytest.raises(grpc.RpcError) as error:
@@ -114,32 +115,32 @@ def test_status_and_metadata(addresses, stub):
     signatures = get_model_metadata_pb2.SignatureDefMap()
     stub.GetModelMetadata(request, timeout=60).metadata["signature_def"].Unpack(signatures)
     assert {"serving_default", "predict_images", "predict_images_uint8"} <= set(signatures.signature_def)
-    given = signatures.signature_def["serving_default"].inputs["image_bytes"]
-    assert given.dtype == tf.string.as_datatype_enum
-    assert [dim.size for dim in given.tensor_shape.dim] == [-1]
+    tensor = signatures.signature_def["serving_default"].inputs["image_bytes"]
+    assert tensor.dtype == tf.string.as_datatype_enum
+    assert [dim.size for dim in tensor.tensor_shape.dim] == [-1]
 
 
 @pytest.mark.parametrize("form", ["rows", "named rows", "columns"])
-def test_rest_takes_pictures_in_base64(exported, addresses, files, form):
-    expected = evaluate.classify(exported[0], files)
-    pictures = [{"b64": base64.b64encode(Path(file).read_bytes()).decode()} for file in files]
+def test_rest_takes_images_in_base64(exported, addresses, files, form):
+    expected = classify(exported[0], files)
+    images = [{"b64": base64.b64encode(Path(file).read_bytes()).decode()} for file in files]
     body = {
-        "rows": {"instances": pictures},
-        "named rows": {"instances": [{"image_bytes": picture} for picture in pictures]},
-        "columns": {"inputs": {"image_bytes": pictures}},
+        "rows": {"instances": images},
+        "named rows": {"instances": [{"image_bytes": image} for image in images]},
+        "columns": {"inputs": {"image_bytes": images}},
     }[form]
-    given = post(addresses.rest, "/v1/models/digits:predict", body)
+    response = post(addresses.rest, "/v1/models/digits:predict", body)
     if form == "columns":
-        rows = [dict(zip(given["outputs"], values)) for values in zip(*given["outputs"].values())]
+        rows = [dict(zip(response["outputs"], values)) for values in zip(*response["outputs"].values())]
     else:
-        rows = given["predictions"]
+        rows = response["predictions"]
     for row, best in zip(rows, expected.values(), strict=True):
         assert row["labels"] == [name for name, _ in best]
         assert row["status"] == "ok"
         assert row["scores"] == pytest.approx([score for _, score in best], abs=1e-5)
 
 
-def test_rest_tells_of_each_picture_whether_it_is_one(addresses):
+def test_rest_reports_the_status_of_each_image(addresses):
     bad = {"b64": base64.b64encode(b"\xff\xd8\xff").decode()}
     good = {"b64": base64.b64encode(GOOD).decode()}
     rows = post(addresses.rest, "/v1/models/digits:predict", {"instances": [bad, good]})["predictions"]
@@ -151,7 +152,7 @@ def test_rest_tells_of_each_picture_whether_it_is_one(addresses):
     assert error.value.code == 400
 
 
-def test_the_command_line_asks_a_server_as_it_asks_the_run(exported, addresses, files, capsys):
+def test_the_command_line_predicts_by_a_server_as_by_the_run(exported, addresses, files, capsys):
     flags = ["--top", "3", "--json"]
     assert googlenet.main(["predict", str(exported[0]), *files, *flags]) == 0
     expected = json.loads(capsys.readouterr().out)
@@ -165,7 +166,7 @@ def test_the_command_line_asks_a_server_as_it_asks_the_run(exported, addresses, 
             assert [score for _, score in found[file]] == pytest.approx([score for _, score in best], abs=1e-5)
 
 
-def test_what_the_client_cannot_do_is_one_sentence(exported, addresses, files, tmp_path, capsys):
+def test_what_the_client_cannot_do_is_an_error_of_one_sentence(exported, addresses, files, tmp_path, capsys):
     text = tmp_path / "page.html"
     text.write_text("<html>")
     server = f"grpc://{addresses.grpc}"
@@ -175,11 +176,11 @@ def test_what_the_client_cannot_do_is_one_sentence(exported, addresses, files, t
             f"Expected a server at grpc://HOST:PORT; Received: '{addresses.grpc}'",
         ),
         (["--server", f"grpc://localhost:{free_ports(1)[0]}", files[0]], "Received: UNAVAILABLE"),
-        (["--server", server, files[0]], "Expected an answer of model 'googlenet'"),
+        (["--server", server, files[0]], "Expected a response of model 'googlenet'"),
         (["--server", server, "--name", "digits", files[0], str(text)], f"Received: '{text}', which is unreadable"),
         (["--server", server, "--name", "digits", str(tmp_path / "absent.png")], "which is no file"),
         ([str(exported[1]), str(text)], f"Received: '{text}', which is unreadable"),
-        ([str(exported[1])], "at least one picture"),
+        ([str(exported[1])], "at least one image"),
     ):
         assert googlenet.main(["predict", *arguments]) == 2
         error = capsys.readouterr().err
@@ -188,10 +189,10 @@ def test_what_the_client_cannot_do_is_one_sentence(exported, addresses, files, t
         assert error.count("\n") == 1
 
 
-def test_the_newest_version_answers(tmp_path, exported):
-    assert serving.newest(exported[1].parent) == serving.newest(exported[1]) == exported[1]
-    assert serving.newest(exported[0]) is None
+def test_the_newest_version_predicts(tmp_path, exported):
+    assert newest_version(exported[1].parent) == newest_version(exported[1]) == exported[1]
+    assert newest_version(exported[0]) is None
     for version in (9, 10):
         (tmp_path / str(version)).mkdir()
         (tmp_path / str(version) / "saved_model.pb").touch()
-    assert serving.newest(tmp_path).name == "10"
+    assert newest_version(tmp_path).name == "10"

@@ -1,6 +1,5 @@
 """Real runs on the real digits, small enough for a test."""
 
-import csv
 import dataclasses
 import json
 import resource
@@ -9,16 +8,18 @@ import shutil
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image
 
-from inception_v1.preprocessing import normalize
-from tests.training.data.test_sources import make_folder
-from training import recipe as recipes
-from training.data import pipeline, sources
-from training.evaluation import evaluate
-from training.recipe import PRESETS, Recipe
+from tests.helpers.images import make_folder
+from tests.helpers.runs import DIGITS, history, saved_epochs
+from training.data import sources
+from training.data.pipeline import Batches
+from training.evaluation.evaluate import evaluate
+from training.evaluation.metrics import score
+from training.evaluation.predictor import predict
+from training.presets import PRESETS
+from training.recipe import Recipe
 from training.run_folder import RunFolder
+from training.task import recipe_spec
 from training.train import train
 
 
@@ -37,15 +38,10 @@ def recipe(data_dir):
 
 @pytest.fixture(scope="module")
 def finished(recipe, tmp_path_factory):
-    """A run with most of what a recipe can ask for."""
+    """The folder, metrics and recipe of a run with most of what a recipe can ask for."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     recipe = dataclasses.replace(recipe, average=0.9, aux_schedule="linear", mixup=0.1, precision="mixed_bfloat16")
     return folder, train(recipe, folder, command="googlenet train"), recipe
-
-
-def history(folder):
-    with (folder / "history.csv").open() as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def test_a_run_leaves_everything_in_its_folder(finished):
@@ -59,15 +55,15 @@ def test_a_run_leaves_everything_in_its_folder(finished):
     assert metrics["unreadable"] == {"train": [], "validation": [], "test": []}
     assert set(metrics["heads"]) == {"main", "aux1", "aux2"}
     assert RunFolder(folder).recipe() == recipe
-    assert RunFolder(folder).classes() == [str(d) for d in range(10)]
+    assert RunFolder(folder).classes() == DIGITS
     assert list(folder.glob("tensorboard/**/events*"))
     rows = history(folder)
     assert len(rows) == 3
     assert rows[-1]["main_loss"] < rows[0]["main_loss"]
 
 
-def test_the_kept_models_are_those_of_the_best_epochs(finished):
-    """best.keras holds the average, raw.keras the weights themselves, in float32 whatever the run computed in."""
+def test_the_saved_models_are_those_of_the_best_epochs(finished):
+    """best.keras holds the moving average, raw.keras the weights, in float32 whatever the run computed in."""
     folder, metrics, recipe = finished
     assert keras.config.dtype_policy().name == "float32"
     rows = history(folder)
@@ -76,10 +72,9 @@ def test_the_kept_models_are_those_of_the_best_epochs(finished):
     assert averages != [row["val_main_accuracy"] for row in rows]
     for name, scores in (("best.keras", averages), ("raw.keras", [row["val_main_accuracy"] for row in rows])):
         model = keras.saving.load_model(folder / name, compile=False)
-        builder, splits = sources.load(recipe)
-        predictions = evaluate.predict(model, pipeline.batches(builder, splits.validation, recipe, training=False))
-        # bfloat16 in training may put single images on the other side.
-        assert evaluate.score(predictions)["main"]["top1"] == pytest.approx(max(scores), abs=0.03)
+        predictions = predict(model, Batches(sources.load(recipe).validation, recipe).evaluation())
+        # The bfloat16 of training may change the prediction of single images.
+        assert score(predictions)["main"]["top1"] == pytest.approx(max(scores), abs=0.03)
         assert not model.compiled
 
 
@@ -89,52 +84,17 @@ def test_the_auxiliary_weight_falls_to_zero(finished):
         assert row["loss"] == pytest.approx(row["main_loss"] + weight * (row["aux1_loss"] + row["aux2_loss"]), rel=1e-3)
 
 
-def test_evaluate_gives_the_numbers_of_the_run_again(finished):
+def test_evaluate_gives_the_numbers_of_the_run(finished):
     folder, metrics, _ = finished
-    result = evaluate.evaluate(folder)
+    result = evaluate(folder)
     assert (result["split"], result["images"]) == ("test[:100]", 100)
     for head, scores in result["heads"].items():
         intervals, expected = scores.pop("intervals"), dict(metrics["heads"][head])
         for name, interval in expected.pop("intervals").items():
             assert intervals[name] == pytest.approx(interval, abs=1e-5)
         assert scores == pytest.approx(expected, abs=1e-5)
-    assert list(metrics["classes"]) == [str(d) for d in range(10)]
+    assert list(metrics["classes"]) == DIGITS
     assert result["classes"] == metrics["classes"]
-
-
-@pytest.mark.parametrize("crops", [10, 144])
-def test_crops_average_the_probabilities_of_every_view(finished, recipe, crops):
-    folder, _, _ = finished
-    builder, _ = sources.load(recipe)
-    model = RunFolder(folder).model()
-    predictions = evaluate.predict(model, evaluate.view_batches(builder, "test[:3]", recipe, crops))
-    for index, example in enumerate(builder.as_dataset("test[:3]")):
-        views = evaluate.views(tf.cast(example["image"], tf.float32), 32, crops)
-        each = model.predict(normalize(views, "signed"), verbose=0)
-        assert predictions.labels[index] == example["label"]
-        for head, probabilities in each.items():
-            np.testing.assert_allclose(predictions.by_head[head][index], probabilities.mean(axis=0), atol=1e-5)
-    result = evaluate.evaluate(folder, "test[:7]", crops)
-    assert (result["crops"], result["images"]) == (crops, 7)
-    with pytest.raises(ValueError, match="crops to be one of 1, 10, 144"):
-        evaluate.evaluate(folder, crops=12)
-
-
-def test_classify_agrees_with_evaluation_and_refuses_bad_files(finished, recipe, tmp_path):
-    folder, _, _ = finished
-    builder, _ = sources.load(recipe)
-    example = next(iter(builder.as_dataset("test[:1]")))
-    path = tmp_path / "digit.png"
-    Image.fromarray(example["image"].numpy()[..., 0]).save(path)
-    best = evaluate.classify(folder, [str(path)], top=3)[str(path)]
-    batch = pipeline.batches(builder, "test[:1]", recipe, training=False)
-    expected = evaluate.predict(RunFolder(folder).model(), batch).by_head["main"][0]
-    assert [name for name, _ in best] == [str(i) for i in np.argsort(-expected)[:3]]
-    assert best[0][1] == pytest.approx(expected.max(), abs=1e-5)
-    path.write_bytes(b"\xff\xd8\xff")
-    for bad, message in ((str(path), "JPEG, PNG"), (str(tmp_path / "absent.png"), "no file")):
-        with pytest.raises(ValueError, match=message):
-            evaluate.classify(folder, [bad])
 
 
 def test_an_existing_run_is_refused_and_overwritten_on_demand(finished, tmp_path):
@@ -159,23 +119,11 @@ def test_an_existing_run_is_refused_and_overwritten_on_demand(finished, tmp_path
     assert not (folder / "raw.keras").exists()
 
 
-def test_a_finished_run_is_refused_before_any_picture_is_read(finished, monkeypatch):
+def test_a_finished_run_is_refused_before_any_image_is_read(finished, monkeypatch):
     folder, _, recipe = finished
     monkeypatch.setattr(sources, "load", lambda recipe: pytest.fail("the source was read"))
     with pytest.raises(ValueError, match="which holds a finished run"):
         train(recipe, folder)
-
-
-def test_a_run_goes_on_with_as_many_replicas_as_before(recipe, tmp_path):
-    """A run that does not say how many it had is from when there was only one."""
-    run = RunFolder(tmp_path)
-    run.create(recipe, recipes.network(recipe, 1, 10), list("0123456789"))
-    (tmp_path / "state.npz").touch()
-    for before, known in ((1, {}), (1, {"replicas": 1}), (2, {"replicas": 2})):
-        (tmp_path / "metrics.json").write_text(json.dumps({"status": "interrupted", **known}))
-        assert run.check_usable(recipe, False, before)
-        with pytest.raises(ValueError, match=f"a run on {before} replicas, not {3 - before}"):
-            run.check_usable(recipe, False, 3 - before)
 
 
 def test_a_folder_that_is_no_run_is_never_replaced(recipe, tmp_path):
@@ -186,7 +134,7 @@ def test_a_folder_that_is_no_run_is_never_replaced(recipe, tmp_path):
         train(recipe, tmp_path / "thesis.tex", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(ValueError, match=r"folder of a run.*recipe\.json"):
-        evaluate.evaluate(tmp_path)
+        evaluate(tmp_path)
 
 
 def test_bad_arguments_write_nothing(recipe, tmp_path):
@@ -197,24 +145,24 @@ def test_bad_arguments_write_nothing(recipe, tmp_path):
     assert not folder.exists()
 
 
-def test_a_folder_trains_without_its_unreadable_pictures_up_to_a_share(tmp_path):
+def test_a_folder_trains_without_its_unreadable_images_up_to_a_fraction(tmp_path):
     suffixes = (".jpg", ".png", ".webp", ".bmp", ".gif")
-    source = make_folder(tmp_path / "pictures", ("train", "val"), count=12, suffixes=suffixes)
-    picture = tmp_path / "pictures" / "train" / "cat" / "0.jpg"
-    picture.write_bytes(picture.read_bytes()[:-600])
+    source = make_folder(tmp_path / "images", ("train", "val"), count=12, suffixes=suffixes)
+    image = tmp_path / "images" / "train" / "cat" / "0.jpg"
+    image.write_bytes(image.read_bytes()[:-600])
     recipe = Recipe(source=source, image_size=32, width_multiplier=0.1, epochs=1, batch_size=4, flip=True)
     folder = tmp_path / "run"
-    with pytest.raises(ValueError, match=r"at most 1.0% unreadable pictures .*: 1 of \d+ in .*cat/0\.jpg"):
+    with pytest.raises(ValueError, match=r"at most 1.0% unreadable images .*: 1 of \d+ in .*cat/0\.jpg"):
         train(recipe, folder)
     assert not folder.exists()
     metrics = train(dataclasses.replace(recipe, unreadable=0.5), folder)
-    assert [name for names in metrics["unreadable"].values() for name in names] == [str(picture)]
+    assert [name for names in metrics["unreadable"].values() for name in names] == [str(image)]
     assert (metrics["images"], metrics["splits"]["test"]) == (24, "val")
     assert RunFolder(folder).model().spec.input_shape == (32, 32, 3)
 
 
 class StopAfter(keras.callbacks.Callback):
-    """Ctrl-C in the middle of the epoch after so many."""
+    """Interrupts a run as Ctrl-C does, in the first step after so many epochs."""
 
     def __init__(self, epochs):
         super().__init__()
@@ -228,11 +176,11 @@ class StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_says_so_and_goes_on(recipe, tmp_path):
+def test_an_interrupted_run_reports_it_and_resumes(recipe, tmp_path):
     recipe = dataclasses.replace(recipe, variant="plain", aux=False, train_split="train[:128]")
     folder = tmp_path / "run"
     run = RunFolder(folder)
-    run.create(recipe, recipes.network(recipe, 1, 10), list("0123456789"))  # killed in its first epoch
+    run.create(recipe, recipe_spec(recipe, 1, 10), DIGITS)  # as if killed in its first epoch
     with pytest.raises(ValueError, match="trained model"):
         run.model()
     with pytest.raises(KeyboardInterrupt, match=r"after 2 epochs; its best model, of epoch \d, is in"):
@@ -242,26 +190,26 @@ def test_an_interrupted_run_says_so_and_goes_on(recipe, tmp_path):
     assert not list(folder.glob(".*part*"))
     with pytest.raises(ValueError, match=r"a run with learning_rate 0\.1, not 0\.2"):
         train(dataclasses.replace(recipe, learning_rate=0.2), folder)
-    done = history(folder)
+    before = history(folder)
     metrics = train(recipe, folder, show=lambda *_: StopAfter(2))  # one epoch is left
     assert (metrics["status"], metrics["epochs"]) == ("finished", 3)
-    assert history(folder)[:2] == done
+    assert history(folder)[:2] == before
     assert len(history(folder)) == 3
 
 
-class Trouble(keras.callbacks.Callback):
-    """Calls a function when the second epoch begins."""
+class InSecondEpoch(keras.callbacks.Callback):
+    """Calls a function with the model when the second epoch begins."""
 
-    def __init__(self, trouble):
+    def __init__(self, function):
         super().__init__()
-        self._trouble = trouble
+        self._function = function
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 1:
-            self._trouble(self.model)
+            self._function(self.model)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_good_weights(recipe, tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_finite_weights(recipe, tmp_path):
     def poison(model):
         kernel = model.get_layer("inception_5b_1x1").kernel
         kernel.assign(kernel * float("nan"))
@@ -270,15 +218,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_good_weights(recipe, 
     with pytest.raises(
         ValueError, match=r"finite loss.*nan at step 11 \(epoch 2\), learning rate 0\.09\d+\..*epoch 1, is in"
     ):
-        train(recipe, folder, show=lambda *_: Trouble(poison))
+        train(recipe, folder, show=lambda *_: InSecondEpoch(poison))
     assert RunFolder(folder).metrics()["status"] == "failed"
     assert all(np.isfinite(w).all() for w in RunFolder(folder).model().get_weights())
-    with np.load(folder / "state.npz") as state:
-        assert json.loads(str(state["about"]))["epochs"] == 1
+    assert saved_epochs(folder) == 1
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(recipe, tmp_path):
-    """The system refuses files above a size from the second epoch on, as a full disk does."""
+    """From the second epoch on the system refuses files above a size, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     folder = tmp_path / "run"
     try:
@@ -286,7 +233,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(recipe, tmp_pat
             train(
                 recipe,
                 folder,
-                show=lambda *_: Trouble(lambda model: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))),
+                show=lambda *_: InSecondEpoch(lambda model: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))),
             )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -294,5 +241,4 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(recipe, tmp_pat
     assert run.metrics()["status"] == "failed"
     assert "Cannot write" in run.metrics()["error"]
     assert run.model().count_params() > 0
-    with np.load(folder / "state.npz") as state:
-        assert json.loads(str(state["about"]))["epochs"] == 1
+    assert saved_epochs(folder) == 1

@@ -6,10 +6,10 @@ import pytest
 
 import training
 from inception_v1 import build_googlenet
-from tests.training.data.test_sources import make_folder
-from training import recipe as recipes
+from tests.helpers.images import make_folder
 from training import transfer
-from training.recipe import PRESETS
+from training.optimizer import make_optimizer
+from training.presets import PRESETS
 from training.run_folder import RunFolder
 from training.train import train
 
@@ -20,7 +20,7 @@ SMALL = {"input_shape": (32, 32, 1), "width_multiplier": 0.1}
 def pretrained():
     model = build_googlenet("batchnorm", classes=4, pixels="torch", **SMALL)
     random = np.random.default_rng(0)
-    for variable in model.variables:  # statistics that are not those of a new network, and keep its ReLUs alive
+    for variable in model.variables:  # other statistics than a new network's, with which its ReLUs stay active
         if variable.name == "moving_mean":
             variable.assign(random.normal(0, 1e-3, variable.shape))
         if variable.name == "moving_variance":
@@ -33,7 +33,7 @@ def by_path(model):
 
 
 def test_fine_tune_trains_new_heads_and_what_is_not_frozen(pretrained):
-    """After a step nothing frozen has moved, the statistics of its batch normalisation included."""
+    """A step changes nothing that is frozen, the statistics of its batch normalization included."""
     before = by_path(pretrained)
     tuned = training.fine_tune(pretrained, classes=7, freeze_until="4e")
     assert tuned.output["main"].shape == (None, 7)
@@ -51,7 +51,7 @@ def test_fine_tune_trains_new_heads_and_what_is_not_frozen(pretrained):
         np.testing.assert_array_equal(value, before[path])
 
 
-def test_auxiliary_layers_are_new_where_the_map_has_another_size(pretrained):
+def test_auxiliary_layers_are_new_where_the_feature_map_has_another_size(pretrained):
     tuned = training.fine_tune(pretrained, classes=4, input_shape=(160, 160, 1))
     np.testing.assert_array_equal(
         tuned.get_layer("inception_5b_1x1").kernel.numpy(), pretrained.get_layer("inception_5b_1x1").kernel.numpy()
@@ -73,19 +73,19 @@ def test_bad_arguments_are_refused(pretrained, tmp_path):
         (other, "holds a Sequential"),
     ):
         with pytest.raises(ValueError, match=message):
-            transfer.read(path)
+            transfer.read_network(path)
 
 
-def test_stages_thaw_from_the_heads_down(pretrained):
-    thaw = transfer.Unfreeze("4e", epochs=6)
-    thaw.set_model(pretrained)
-    borders = [thaw.border(epoch) for epoch in range(8)]
+def test_stages_unfreeze_from_the_heads_down(pretrained):
+    unfreeze = transfer.Unfreeze("4e", epochs=6)
+    unfreeze.set_model(pretrained)
+    borders = [unfreeze.border(epoch) for epoch in range(8)]
     assert borders == ["4e", "4e", *["inception_3b"] * 2, *["conv2_3x3"] * 2, None, None]
 
 
 def test_lower_stages_learn_more_slowly():
     recipe = dataclasses.replace(PRESETS["digits"], stage_rate=0.5, bias_rate=2.0)
-    sgd = recipes.optimizer(recipe, steps_per_epoch=10)
+    sgd = make_optimizer(recipe, steps_per_epoch=10)
     expected = {
         "main_logits/kernel": 1,
         "inception_5b_1x1/kernel": 0.5,
@@ -93,11 +93,11 @@ def test_lower_stages_learn_more_slowly():
         "inception_3a_1x1/bias": 0.25,
         "conv1_7x7_s2/kernel": 0.0625,
     }
-    assert {path: sgd.rate(path) for path in expected} == expected
+    assert {path: sgd.factor(path) for path in expected} == expected
 
 
-def test_a_run_starts_from_a_file_and_thaws(pretrained, data_dir, tmp_path):
-    """Two epochs: the first with the body frozen, the second with all of it."""
+def test_a_run_starts_from_a_file_and_unfreezes(pretrained, data_dir, tmp_path):
+    """The body is frozen in the first of two epochs and trains in the second."""
     path = tmp_path / "pretrained.keras"
     pretrained.save(path)
     recipe = dataclasses.replace(
@@ -128,7 +128,7 @@ def test_a_run_starts_from_a_file_and_thaws(pretrained, data_dir, tmp_path):
             assert not np.array_equal(value, seen[1][name]) or name.endswith(("beta", "gamma")), name
     with pytest.raises(ValueError, match="weights with freeze_until"):
         dataclasses.replace(recipe, weights=None)
-    colour = dataclasses.replace(recipe, source=make_folder(tmp_path / "pictures"), train_split=None)
+    color = dataclasses.replace(recipe, source=make_folder(tmp_path / "images"), train_split=None)
     with pytest.raises(ValueError, match="1 channels"):
-        train(colour, tmp_path / "other")
+        train(color, tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -8,8 +8,9 @@ import pytest
 
 from inception_v1 import BLOCKS, Spec, cost
 from inception_v1.cost import classifier_cost
-from training.recipe import PRESETS
-from tuning.space import RECIPE, SPACES, Budget, Space
+from training.presets import PRESETS
+from tuning.budget import Budget
+from tuning.space import RECIPE, SPACES, Space
 
 START = Spec("batchnorm", input_shape=(32, 32, 1), classes=10, width_multiplier=0.5)
 BUDGETS = {
@@ -100,13 +101,13 @@ def test_a_sample_in_the_budget_stays_as_it_is():
     samples = free.sample(300, 2)
     inside = [values for values in samples if abs(free.cost(values)[1] / free.reference[1] - 1) <= 0.1]
     assert 10 < len(inside) < 200
-    assert all(bound.fitted(values) == values for values in inside)
+    assert all(bound.fit_to_budget(values) == values for values in inside)
 
 
 def test_scaling_keeps_the_proportions():
     sampled = space(budget=Budget(keep_macs=0.02))
     values = {"1x1": 1.6, "3x3": 1.2, "5x5": 1.0, "pool": 1.4}
-    scaled = sampled.fitted(values)
+    scaled = sampled.fit_to_budget(values)
     ratios = [scaled[name] / value for name, value in values.items()]
     assert max(ratios) < 1
     assert max(ratios) - min(ratios) < 1e-3
@@ -124,10 +125,10 @@ def test_the_recipe_is_searched_too():
     sampled = space("branches", start, recipe, also=RECIPE, budget=Budget(keep_macs=0.05))
     assert sampled.recipe_of(sampled.default()) == dataclasses.replace(recipe, variant="batchnorm")
     found = sampled.sample(300, 0)
-    assert {values["normalisation"] for values in found} == {"batchnorm", "paper", "plain"}
+    assert {values["normalization"] for values in found} == {"batchnorm", "paper", "plain"}
     for values in found[:40]:
         spec, own = sampled.network(values), sampled.recipe_of(values)
-        assert (spec.variant, own.variant) == (values["normalisation"],) * 2
+        assert (spec.variant, own.variant) == (values["normalization"],) * 2
         assert spec.dropout == (values["dropout"], 0.7)
         assert spec.pixels == ("caffe" if spec.variant == "paper" else "signed")
         assert recipe.learning_rate / 4 <= own.learning_rate == values["learning_rate"] <= 4 * recipe.learning_rate
@@ -140,7 +141,7 @@ def test_values_survive_single_precision():
     sampled = space("stages", also=RECIPE)
     for values in sampled.sample(50, 0):
         rough = {name: value if isinstance(value, str) else float(np.float32(value)) for name, value in values.items()}
-        assert sampled.tidied(rough) == values
+        assert sampled.exact(rough) == values
 
 
 def test_ten_thousand_samples_and_costs_take_a_second():
@@ -156,7 +157,7 @@ def test_ten_thousand_samples_and_costs_take_a_second():
     [
         ({"name": "branch"}, "space='branch'. Did you mean 'branches'?"),
         ({"also": ("lerning_rate",)}, "Did you mean 'learning_rate'?"),
-        ({"budget": Budget(max_macs=1e6), "grid": True}, "Expected a budget that space 'branches' can come to"),
+        ({"budget": Budget(max_macs=1e6), "grid": True}, "Expected a budget that space 'branches' can meet"),
         ({"budget": Budget(max_params=6e5, keep_macs=0.05)}, "Received: max_params=600000, keep_macs=0.05."),
         ({"also": ("aux_weight",), "start": dataclasses.replace(START, aux=False)}, "Expected auxiliary heads"),
         ({"also": ("weight_decay",), "recipe": PRESETS["paper"]}, "weight_decay above zero, to search around it"),
@@ -183,7 +184,7 @@ def test_an_impossible_budget_says_what_the_space_can_reach(name):
     with pytest.raises(ValueError, match="Expected a budget") as error:
         space(name, budget=Budget(max_macs=smallest.macs - 1))
     assert str(error.value) == (
-        f"Expected a budget that space {name!r} can come to: its smallest network has {smallest.params:,} parameters "
+        f"Expected a budget that space {name!r} can meet: its smallest network has {smallest.params:,} parameters "
         f"and {smallest.macs:,} multiply-accumulates, that of the start {start.params:,} and {start.macs:,}; "
         f"Received: max_macs={smallest.macs - 1:g}."
     )

@@ -15,7 +15,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from inception_v1.weights import formats as files
+from inception_v1.weights import formats
 from inception_v1.weights.caffe_file import message
 from inception_v1.weights.formats import read
 from inception_v1.weights.torch_file import MAGIC, read_torch
@@ -106,7 +106,7 @@ def test_zip_bombs_are_refused_before_they_unpack(tmp_path, monkeypatch):
     refused(tmp_path / "file", bomb, "larger than its")
     small = torch_zip(tensor_pickle(), {"0": bytes(16)}, zipfile.ZIP_DEFLATED)
     refused(tmp_path / "file", small, "compressed")
-    monkeypatch.setattr(files, "FILE_BYTES", 2**20)
+    monkeypatch.setattr(formats, "FILE_BYTES", 2**20)
     for name in ("model.weights.h5", "graph.pb"):
         data = io.BytesIO()
         with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:

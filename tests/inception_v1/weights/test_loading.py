@@ -9,9 +9,10 @@ from safetensors.numpy import load_file, save_file
 
 from inception_v1 import build_googlenet, export_weights, import_weights, load_weights
 from inception_v1.spec import LRN
-from inception_v1.weights import Weights, load, read
-from inception_v1.weights import name_mapping as maps
-from inception_v1.weights import pretrained as published
+from inception_v1.weights import name_mapping, pretrained
+from inception_v1.weights.assign import assign_weights
+from inception_v1.weights.formats import Weights
+from inception_v1.weights.loading import read_weights
 from tests.fuzz_weights import tensor_pickle, torch_zip
 from tests.oracles import torchvision as torch_oracle
 
@@ -124,7 +125,7 @@ def test_everything_wrong_is_in_one_error(tmp_path, exported):
     for part in (
         "2 missing: conv1.bn.bias, inception5b.branch3.1.conv.weight",
         "1 unused: conv9.conv.weight",
-        "2 misshapen: ",
+        "2 of another shape: ",
         "inception3a.branch1.conv.weight of shape (7, 16, 1, 1) for (8, 16, 1, 1)",
         "fc.weight of shape (",
     ):
@@ -135,7 +136,7 @@ def test_everything_wrong_is_in_one_error(tmp_path, exported):
 def test_other_classes_need_skip(exported):
     model, path = exported
     other = small(classes=5)
-    with pytest.raises(ValueError, match=r"6 misshapen.*skip=\('main', 'aux1', 'aux2'\)"):
+    with pytest.raises(ValueError, match=r"6 of another shape.*skip=\('main', 'aux1', 'aux2'\)"):
         load_weights(other, path)
     fresh = {v.path: np.array(v) for v in other.weights}
     load_weights(other, path, skip=("main", "aux1_logits", "aux2"))
@@ -168,7 +169,7 @@ def test_auxiliary_heads_may_be_absent_on_either_side(tmp_path, exported, caplog
     assert "no head 'aux2'" in caplog.text
     for variable in other.weights:
         same = np.array_equal(variable, fresh[variable.path])
-        assert same == (maps.head_of(variable.path) in ("aux1", "aux2")), variable.path
+        assert same == (name_mapping.head_of(variable.path) in ("aux1", "aux2")), variable.path
 
 
 @pytest.mark.parametrize("classes", [1000, 1001])
@@ -177,10 +178,10 @@ def test_the_background_class_is_kept_or_dropped(tmp_path, classes):
     arrays = {
         entry.name: entry.transform.theirs(np.array(variable))
         for variable in whole.weights
-        if (entry := maps.slim(whole.spec).get(variable.path))
+        if (entry := name_mapping.slim(whole.spec).get(variable.path))
     }
     model = small("slim", classes=classes, aux=False)
-    load(model, Weights(tmp_path, "slim", "slim", arrays | {"global_step": np.zeros((), "float32")}))
+    assign_weights(model, Weights(tmp_path, "slim", "slim", arrays | {"global_step": np.zeros((), "float32")}))
     kernel = np.array(whole.get_layer("main_logits").kernel)
     np.testing.assert_array_equal(model.get_layer("main_logits").kernel, kernel[:, 1001 - classes :])
 
@@ -203,7 +204,7 @@ def test_wrapped_state_dicts_load(tmp_path):
     path = tmp_path / "file"
     inner = tensor_pickle(name="module.w")[2:-1]
     path.write_bytes(torch_zip(b"\x80\x02}X\x0a\x00\x00\x00state_dict" + inner + b"s.", {"0": bytes(16)}))
-    assert read(path).arrays.keys() == {"w"}
+    assert read_weights(path).arrays.keys() == {"w"}
 
 
 def test_an_imported_model_keeps_what_it_says(tmp_path):
@@ -249,7 +250,7 @@ def test_published_weights_are_converted_once_and_then_offline(tmp_path, monkeyp
         build_googlenet(weights="torchvision")
     digest = hashlib.sha256(place.read_bytes()).hexdigest()
     monkeypatch.setitem(
-        published.DOWNLOADS, "torchvision", published.DOWNLOADS["torchvision"]._replace(sha256=digest[:8])
+        pretrained.DOWNLOADS, "torchvision", pretrained.DOWNLOADS["torchvision"]._replace(sha256=digest[:8])
     )
     model = build_googlenet(weights="torchvision")
     place.unlink()

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inception_v1 import build_googlenet
+from inception_v1 import build_googlenet, import_weights
 from inception_v1.spec import LRN, VARIANTS
-from inception_v1.weights import import_weights, read
+from inception_v1.weights.loading import read_weights
 from tests.oracles import SIZES, images
 
 TOLERANCE = 1e-5  # of logits with a deviation of about 1
@@ -100,7 +100,7 @@ def test_onnx_maps_agree_block_by_block(folder):
 
 
 def test_both_versions_of_a_checkpoint_hold_the_same(folder):
-    first, second = (read(written(folder, "slim", (("version", version),))).arrays for version in (1, 2))
+    first, second = (read_weights(written(folder, "slim", (("version", version),))).arrays for version in (1, 2))
     assert first.keys() == second.keys()
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
@@ -144,7 +144,7 @@ def test_one_wrong_choice_shows(folder, monkeypatch, case, what, size, row):
     x, expected = theirs(folder, case, size)
     name, write, _ = CASES[case]
     path = written(folder, name, tuple(write.items()))
-    monkeypatch.setitem(VARIANTS, read(path).variant, row)
+    monkeypatch.setitem(VARIANTS, read_weights(path).variant, row)
     # The files of inception5h say their own constants; here the wrong ones are to count.
     arguments = {"lrn": row.norm} if what == "lrn" and name == "inception5h" else {}
     if arguments:
@@ -158,11 +158,11 @@ def test_wrong_orders_show(folder, case):
     name, write, _ = CASES[case]
     model = build_googlenet(weights=written(folder, name, tuple(write.items())), aux=False, classifier_activation=None)
     right = difference(model.predict(x, verbose=0)["main"], expected["main"])
-    turned = difference(model.predict(x[..., ::-1], verbose=0)["main"], expected["main"])
+    flipped = difference(model.predict(x[..., ::-1], verbose=0)["main"], expected["main"])
     kernel = model.get_layer("inception_3a_3x3").kernel
     kernel.assign(np.asarray(kernel).transpose(1, 0, 2, 3))  # width before height
     transposed = difference(model.predict(x, verbose=0)["main"], expected["main"])
-    assert right < TOLERANCE < VISIBLE < min(turned, transposed)
+    assert right < TOLERANCE < VISIBLE < min(flipped, transposed)
 
 
 def test_imported_files_say_what_they_are(folder):

@@ -1,4 +1,3 @@
-import io
 import itertools
 
 import numpy as np
@@ -7,6 +6,7 @@ import tensorflow as tf
 from PIL import Image
 from scipy import stats
 
+from tests.helpers.images import encode
 from training.data import augment
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (16, 20, 3), "uint8")
@@ -15,7 +15,7 @@ ALPHA = 1e-3  # seeds are fixed: a test passes always or never
 
 
 def for_each_seed(function, count=3000):
-    """`function` of each seed, in one graph."""
+    """The results of `function` for each seed, computed in one graph."""
     return np.stack(list(tf.data.Dataset.from_tensor_slices(SEEDS[:count]).map(function).as_numpy_iterator()))
 
 
@@ -29,7 +29,7 @@ def assert_uniform(values, low, high, bins=12):
 
 
 def test_crops_are_uniform_in_area_log_uniform_in_ratio_and_anywhere():
-    # Half of a square always leaves room for a ratio of 4/3, so that no draw is turned down.
+    # Half of a square always leaves room for a ratio of 4/3, so that every draw is accepted.
     windows = for_each_seed(lambda seed: augment.inception_crop(tf.constant([4000, 4000]), seed, area=(0.08, 0.5)))
     top, left, height, width = windows.T.astype(float)
     assert_uniform(height * width / 4000**2, 0.0799, 0.5001)
@@ -49,30 +49,24 @@ def test_crops_lie_inside_and_keep_their_bounds(shape):
     assert (top + height).max() <= shape[0]
     assert (left + width).max() <= shape[1]
     if min(shape) > 300:
-        share = height * width / (shape[0] * shape[1])
-        assert share.min() >= 0.078
-        assert share.max() > 0.9
+        fraction = height * width / (shape[0] * shape[1])
+        assert fraction.min() >= 0.078
+        assert fraction.max() > 0.9
         assert (width / height).min() >= 0.74
         assert (width / height).max() <= 1.35
 
 
-def test_where_no_crop_fits_the_middle_is_taken():
+def test_where_no_crop_fits_the_center_is_taken():
     windows = for_each_seed(lambda seed: augment.inception_crop(tf.constant([30, 1000]), seed), 20)
     assert {tuple(w) for w in windows} == {(0, 480, 30, 40)}
     windows = for_each_seed(lambda seed: augment.inception_crop(tf.constant([1000, 30]), seed), 20)
     assert {tuple(w) for w in windows} == {(480, 0, 40, 30)}
 
 
-def encoded(picture, kind, **options):
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
-def test_the_decoded_window_is_that_part_of_the_picture(kind):
+def test_the_decoded_window_is_that_part_of_the_image(kind):
     smooth = np.add.outer(np.arange(120), np.arange(160))[..., None] * [0.3, 0.6, 0.9]
-    data = encoded(smooth.astype("uint8"), kind, **({"quality": 95} if kind == "JPEG" else {}))
+    data = encode(Image.fromarray(smooth.astype("uint8")), kind, **({"quality": 95} if kind == "JPEG" else {}))
     whole = tf.io.decode_image(data, channels=3).numpy().astype(int)
     for seed in SEEDS[:20]:
         top, left, height, width = augment.inception_crop(tf.constant(whole.shape), seed).numpy()
@@ -87,7 +81,7 @@ def test_the_decoded_window_is_that_part_of_the_picture(kind):
 # Resizing
 
 
-def test_four_interpolations_are_as_likely():
+def test_four_interpolations_are_equally_likely():
     variants = [
         tf.clip_by_value(tf.cast(tf.image.resize(IMAGE, (9, 9), m), tf.float32), 0, 255) for m in augment.INTERPOLATIONS
     ]
@@ -101,16 +95,16 @@ def test_four_interpolations_are_as_likely():
     assert stats.chisquare(hits.sum(axis=0)).pvalue > ALPHA
 
 
-# Colours
+# Colors
 
 
 def reference_steps(seed):
-    """The four distortions of a seed as functions of a float64 image, one at a time."""
+    """The four distortions of a seed, each a function of a float64 image."""
     draws, _ = tf.unstack(tf.random.split(seed, 2))
     b, c, s, h = tf.random.stateless_uniform((4,), draws).numpy().astype("float64")
     yiq = augment.TO_YIQ.astype("float64")
-    turn = 2 * np.pi * (2 * h - 1) * 0.2
-    rotation = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
+    angle = 2 * np.pi * (2 * h - 1) * 0.2
+    rotation = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     return [
         lambda x: x + (2 * b - 1) * 32,
         lambda x: x.mean(axis=(0, 1)) + (x - x.mean(axis=(0, 1))) * (0.5 + c),
@@ -140,32 +134,32 @@ def test_photometric_amounts_are_uniform():
 
 
 def test_lighting_follows_the_principal_components():
-    grey = tf.fill((2, 2, 3), 127.5)
-    lit = for_each_seed(lambda s: augment.photometric(grey, s, 0.1) - augment.photometric(grey, s, 0.0))[:, 0, 0]
+    gray = tf.fill((2, 2, 3), 127.5)
+    lit = for_each_seed(lambda s: augment.photometric(gray, s, 0.1) - augment.photometric(gray, s, 0.0))[:, 0, 0]
     mixture = lit / 255 @ np.array(augment.PCA_VECTORS) / np.array(augment.PCA_VALUES) / 0.1
     for component in mixture.T:
         assert stats.kstest(component, "norm").pvalue > ALPHA
     assert np.abs(np.corrcoef(mixture.T) - np.eye(3)).max() < 0.06
 
 
-def test_colours_stay_in_range_and_grey_stays_grey():
+def test_colors_stay_in_range_and_gray_stays_gray():
     harsh = np.random.default_rng(0).choice([0.0, 255.0], (6, 6, 3)).astype("float32")
-    grey = np.repeat(harsh[..., :1], 3, axis=-1)
+    gray = np.repeat(harsh[..., :1], 3, axis=-1)
     for seed in SEEDS[:50]:
         result = augment.photometric(tf.constant(harsh), seed).numpy()
         assert result.min() >= 0
         assert result.max() <= 255
-        result = augment.photometric(tf.constant(grey), seed, lighting=0.0).numpy()
+        result = augment.photometric(tf.constant(gray), seed, lighting=0.0).numpy()
         np.testing.assert_allclose(result, result[..., :1].repeat(3, axis=-1), atol=0.3)
 
 
-# All of it
+# The whole augmentation
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", [(60, 80, 3), (1, 200, 3), (3, 2, 3)])
 def test_the_paper_augmentation_is_the_same_eagerly_and_in_a_pipeline(channels, shape):
-    data = encoded(np.random.default_rng(0).integers(0, 256, shape, "uint8"), "PNG")
+    data = encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, "uint8")), "PNG")
     in_pipeline = for_each_seed(lambda seed: augment.paper(data, seed, 24, channels), 10)
     assert in_pipeline.shape == (10, 24, 24, channels)
     assert in_pipeline.dtype == np.float32
@@ -178,7 +172,7 @@ def affine(seed, rotate=0.0, zoom=0.0, shift=0.0, image=IMAGE):
     return augment.random_affine(tf.constant(image), tf.constant(seed), rotate, zoom, shift).numpy()
 
 
-def test_no_change_is_no_change():
+def test_an_affine_map_without_change_keeps_the_image():
     result = affine((1, 2))
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, IMAGE, atol=1e-3)
@@ -192,13 +186,13 @@ def test_the_same_seed_gives_the_same_image_eagerly_and_in_a_pipeline():
     assert np.abs(affine((1, 3), **arguments) - eager).max() > 10
 
 
-def test_shift_moves_at_most_its_share():
+def test_shift_moves_at_most_its_fraction():
     dot = np.zeros((21, 21, 1), "uint8")
     dot[10, 10] = 255
     offsets = []
     for seed in range(200):
         result = affine((0, seed), shift=0.2, image=dot)[..., 0]
-        assert set(np.unique(result)) == {0, 255}  # by whole pixels: nothing blurs
+        assert set(np.unique(result)) == {0, 255}  # shifts are by whole pixels, so nothing blurs
         rows, columns = np.indices(result.shape)
         offsets.append([(result * rows).sum() / result.sum() - 10, (result * columns).sum() / result.sum() - 10])
     offsets = np.array(offsets)
@@ -207,9 +201,9 @@ def test_shift_moves_at_most_its_share():
     assert np.abs(offsets.mean(axis=0)).max() < 0.5
 
 
-def test_rotation_turns_about_the_centre_by_at_most_its_angle():
+def test_rotation_is_about_the_center_by_at_most_its_angle():
     dot = np.zeros((41, 41, 1), "uint8")
-    dot[20, 36] = 255  # 16 right of the centre
+    dot[20, 36] = 255  # 16 pixels right of the center
     angles = []
     for seed in range(100):
         result = affine((0, seed), rotate=30.0, image=dot)[..., 0]
@@ -221,7 +215,7 @@ def test_rotation_turns_about_the_centre_by_at_most_its_angle():
     assert max(angles) > 20
 
 
-def test_zoom_keeps_the_centre_and_scales():
+def test_zoom_keeps_the_center_and_scales():
     dot = np.zeros((41, 41, 1), "uint8")
     dot[20, 30] = 255
     columns = [affine((0, seed), zoom=0.2, image=dot)[20, :, 0].argmax() for seed in range(100)]
@@ -240,7 +234,7 @@ def test_half_of_the_images_are_mirrored():
     assert 160 <= flipped <= 240  # 4 standard deviations
 
 
-def test_erasing_fills_a_rectangle_in_its_share_of_the_images():
+def test_erasing_fills_a_rectangle_in_its_fraction_of_the_images():
     image = tf.fill((40, 60, 3), -1.0)  # noise is never negative
     erase = tf.function(lambda seed: augment.random_erase(image, seed, 0.25))
     erased, areas = 0, []
@@ -259,17 +253,17 @@ def test_erasing_fills_a_rectangle_in_its_share_of_the_images():
     assert 0.28 < max(areas) < 0.34
 
 
-def test_mixup_blends_images_and_labels_by_the_same_share():
+def test_mixup_blends_images_and_labels_by_the_same_weight():
     random = np.random.default_rng(0)
     images, labels = random.normal(size=(6, 8, 8, 3)).astype("float32"), np.eye(6, dtype="float32")
-    shares = []
+    weights = []
     for number in range(300):
         mixed, soft = augment.mixup(tf.constant(images), tf.constant(labels), tf.constant([1, number]), 0.4)
-        share = float(soft[0, 0])
-        np.testing.assert_allclose(soft, share * labels + (1 - share) * labels[::-1], atol=1e-6)
-        np.testing.assert_allclose(mixed, share * images + (1 - share) * images[::-1], atol=1e-5)
-        shares.append(share)
-    assert stats.kstest(shares, stats.beta(0.4, 0.4).cdf).pvalue > 0.01
+        weight = float(soft[0, 0])
+        np.testing.assert_allclose(soft, weight * labels + (1 - weight) * labels[::-1], atol=1e-6)
+        np.testing.assert_allclose(mixed, weight * images + (1 - weight) * images[::-1], atol=1e-5)
+        weights.append(weight)
+    assert stats.kstest(weights, stats.beta(0.4, 0.4).cdf).pvalue > 0.01
 
 
 def test_cutmix_labels_follow_the_pasted_area():

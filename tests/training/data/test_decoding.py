@@ -7,62 +7,37 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.helpers import ROOT
+from tests.helpers.images import READABLE, encode
 from training.data import decoding
-
-
-def encoded(picture, kind, **options):
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_format_decodes_to_its_centre_square(kind, channels):
-    colours = np.zeros((30, 50, 3), "uint8")
-    colours[:, 10:40] = (200, 40, 90)  # the centre square; red elsewhere would show
-    colours[:, :10], colours[:, 40:] = (255, 0, 0), (255, 0, 0)
+def test_every_format_decodes_to_its_center_square(kind, channels):
+    colors = np.zeros((30, 50, 3), "uint8")
+    colors[:, 10:40] = (200, 40, 90)  # the center square; red from elsewhere would show
+    colors[:, :10], colors[:, 40:] = (255, 0, 0), (255, 0, 0)
     options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
-    image = decoding.decode(encoded(Image.fromarray(colours), kind, **options), 24, channels).numpy()
+    image = decoding.decode(encode(Image.fromarray(colors), kind, **options), 24, channels).numpy()
     assert (image.shape, image.dtype) == ((24, 24, channels), np.uint8)
     expected = (200, 40, 90) if channels == 3 else (0.2989 * 200 + 0.587 * 40 + 0.114 * 90,)
     np.testing.assert_allclose(image[4:-4, 4:-4].mean(axis=(0, 1)), expected, atol=3)
 
 
-def test_grey_survives_unchanged_at_its_own_size():
-    grey = np.random.default_rng(0).integers(0, 256, (28, 28), "uint8")
-    image = decoding.decode(encoded(Image.fromarray(grey), "PNG"), 28, 1).numpy()
-    np.testing.assert_array_equal(image[..., 0], grey)
-
-
-NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), "uint8"))
-TURNED = NOISE.transpose(Image.Transpose.ROTATE_180)
-READABLE = {
-    "png": encoded(NOISE, "PNG"),
-    "jpeg": encoded(NOISE, "JPEG"),
-    "bmp": encoded(NOISE, "BMP"),
-    "webp": encoded(NOISE, "WEBP"),
-    "lossless webp": encoded(NOISE, "WEBP", lossless=True),
-    "transparent webp": encoded(NOISE.convert("RGBA"), "WEBP"),
-    "animated webp": encoded(NOISE, "WEBP", save_all=True, append_images=[TURNED] * 3),
-    "transparent animated webp": encoded(
-        NOISE.convert("RGBA"), "WEBP", save_all=True, append_images=[Image.new("RGBA", NOISE.size, (9, 9, 9, 9))] * 3
-    ),
-    "gif": encoded(NOISE, "GIF"),
-    "animated gif": encoded(NOISE, "GIF", save_all=True, append_images=[TURNED] * 3, comment=b"c" * 766),
-    "palette": encoded(NOISE.convert("P"), "PNG"),
-    "CMYK": encoded(NOISE.convert("CMYK"), "JPEG"),
-    "16 bits": encoded(Image.fromarray(np.full((37, 53), 40 * 256 + 7, "uint16")), "PNG"),
-}
+def test_gray_stays_unchanged_at_its_own_size():
+    gray = np.random.default_rng(0).integers(0, 256, (28, 28), "uint8")
+    image = decoding.decode(encode(Image.fromarray(gray), "PNG"), 28, 1).numpy()
+    np.testing.assert_array_equal(image[..., 0], gray)
 
 
 @pytest.mark.parametrize("kind", READABLE)
-def test_every_kind_of_picture_gives_the_pixels_that_pillow_sees(kind):
+def test_every_kind_of_image_gives_the_pixels_that_pillow_decodes(kind):
     data = READABLE[kind]
-    assert decoding.picture_shape(tf.constant(data)).numpy().tolist() == [37, 53]
+    assert decoding.encoded_shape(tf.constant(data)).numpy().tolist() == [37, 53]
     pixels = decoding.decode_pixels(tf.constant(data)).numpy()
-    piped = next(iter(tf.data.Dataset.from_tensors(data).map(decoding.decode_pixels))).numpy()
-    np.testing.assert_array_equal(pixels, piped)
+    in_pipeline = next(iter(tf.data.Dataset.from_tensors(data).map(decoding.decode_pixels))).numpy()
+    np.testing.assert_array_equal(pixels, in_pipeline)
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) if kind != "16 bits" else 40
     np.testing.assert_allclose(pixels.astype(int), np.broadcast_to(expected, (37, 53, 3)), atol=4)
 
@@ -76,20 +51,20 @@ def test_every_kind_of_picture_gives_the_pixels_that_pillow_sees(kind):
         b"\x89PNG",
         b"RIFF\x10\0\0\0WEBPVP8X",
         b"\xff\xd8\xff",
-        b"not a picture, but longer than any header",
+        b"not an image, but longer than any header",
         *(whole[: len(whole) // 2] for kind, whole in READABLE.items() if "animated webp" not in kind),
-        encoded(Image.new("1", (20_000, 20_000)), "PNG"),
-        encoded(Image.new("1", (20_000, 20_000)), "GIF"),
+        encode(Image.new("1", (20_000, 20_000)), "PNG"),
+        encode(Image.new("1", (20_000, 20_000)), "GIF"),
     ],
     ids=lambda data: f"{data[:12]}-{len(data)}",
 )
-def test_unreadable_and_huge_pictures_raise(data):
+def test_unreadable_and_huge_images_raise(data):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decoding.decode_pixels(tf.constant(data))
 
 
 def test_a_small_screen_does_not_hide_a_large_frame():
-    data = bytearray(encoded(Image.new("1", (20_000, 20_000)), "GIF"))
+    data = bytearray(encode(Image.new("1", (20_000, 20_000)), "GIF"))
     data[6:10] = (8).to_bytes(2, "little") * 2
     with pytest.raises(tf.errors.InvalidArgumentError):
         decoding.decode_pixels(tf.constant(bytes(data)))
@@ -97,18 +72,15 @@ def test_a_small_screen_does_not_hide_a_large_frame():
 
 def test_extreme_shapes_decode():
     for size in ((1000, 1), (1, 1000), (1, 1)):
-        assert decoding.decode(tf.constant(encoded(Image.new("RGB", size, (9, 99, 200)), "PNG")), 32, 3).shape == (
-            32,
-            32,
-            3,
-        )
+        encoded = tf.constant(encode(Image.new("RGB", size, (9, 99, 200)), "PNG"))
+        assert decoding.decode(encoded, 32, 3).shape == (32, 32, 3)
 
 
-def test_bytes_drawn_at_random_do_no_harm():
-    """Whatever comes in, pixels or an error come out. In a process of its own, since a crash would end it."""
+def test_random_bytes_give_pixels_or_an_error():
+    """Runs in a process of its own, since a crash would end it."""
     code = """
 import numpy as np, tensorflow as tf
-from tests.test_decoding import READABLE
+from tests.helpers.images import READABLE
 from training.data import decoding
 random, outcomes = np.random.default_rng(0), {"pixels": 0, "error": 0}
 decode = tf.function(decoding.decode_pixels, input_signature=[tf.TensorSpec((), tf.string)])
@@ -124,7 +96,7 @@ for data in READABLE.values():
 print(outcomes)
 assert min(outcomes.values()) > 20, outcomes
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT)
 
 
 def test_memory_follows_the_first_frame_and_not_the_animation(tmp_path):
@@ -142,4 +114,4 @@ assert decoding.decode_pixels(tf.io.read_file({str(path)!r})).shape == (3000, 30
 megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 assert megabytes < 150, megabytes
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT)

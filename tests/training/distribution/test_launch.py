@@ -23,7 +23,7 @@ import json, os, signal, subprocess, sys, time
 config = json.loads(os.environ.get("TF_CONFIG", "{}"))
 kind, index = config["task"].values() if config else ("", 0)
 
-def meet(count):  # waits until so many processes have come here
+def meet(count):  # waits until so many processes have called it
     open(os.path.join(os.environ["MEETING"], str(os.getpid())), "w").close()
     while len(os.listdir(os.environ["MEETING"])) < count:
         time.sleep(0.01)
@@ -41,7 +41,7 @@ def _fresh_keras():
 
 @pytest.fixture(autouse=True)
 def _surroundings(monkeypatch, tmp_path_factory):
-    monkeypatch.setattr(module, "LAST_WORDS", 0.2)
+    monkeypatch.setattr(module, "FINAL_OUTPUT", 0.2)
     monkeypatch.setenv("MEETING", str(tmp_path_factory.mktemp("meeting")))
 
 
@@ -56,12 +56,13 @@ def run(code, workers=1, **settings):
     return status, lines
 
 
-def said(lines, name):
+def lines_of(lines, name):
+    """The lines of one process, without its name."""
     return [line.removeprefix(f"[{name}] ") for line in lines if line.startswith(f"[{name}] ")]
 
 
 def left(groups):
-    """Processes of these groups that still run, after at most two seconds for the system to end them."""
+    """Processes of these groups that still run after two seconds, which the system may need to end them."""
     deadline = time.monotonic() + 2
     while True:
         found = []
@@ -99,7 +100,7 @@ def test_jax_reads_keras_variables_and_no_others(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{}")
     show = "print({k: v for k, v in os.environ.items() if k.startswith(('KERAS_BACK', 'KERAS_DIST', 'TF_CONF'))})"
     status, lines = run(show, 2, environment="jax")
-    found = [eval(said(lines, f"worker {i}")[0]) for i in range(2)]
+    found = [eval(lines_of(lines, f"worker {i}")[0]) for i in range(2)]
     assert status == 0
     address = found[0]["KERAS_DISTRIBUTION_JOB_ADDRESSES"]
     assert re.fullmatch(r"127\.0\.0\.1:\d+", address)
@@ -112,7 +113,7 @@ def test_jax_reads_keras_variables_and_no_others(monkeypatch):
         }
 
 
-def test_a_search_gets_keras_tuners_variables_and_a_worker_of_it_starts_again_alone(monkeypatch, tmp_path):
+def test_a_search_gets_keras_tuners_variables_and_restarts_a_lost_worker_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_CONFIG", "{}")
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "stale")
     code = f"""
@@ -127,7 +128,7 @@ def test_a_search_gets_keras_tuners_variables_and_a_worker_of_it_starts_again_al
     """
     status, lines = run(code, 2, environment="keras-tuner", restarts=1)
     assert status == 0, lines
-    found = {name: [eval(line) for line in said(lines, name)] for name in ("chief", "worker 0", "worker 1")}
+    found = {name: [eval(line) for line in lines_of(lines, name)] for name in ("chief", "worker 0", "worker 1")}
     assert [len(each) for each in found.values()] == [1, 2, 1]
     port = found["chief"][0]["KERASTUNER_ORACLE_PORT"]
     for name, each in found.items():
@@ -146,10 +147,10 @@ def test_lines_stay_whole_and_in_order():
     assert status == 0
     assert len(lines) == 900
     for worker in range(3):
-        assert said(lines, f"worker {worker}") == [f"{i} {'x' * 500}" for i in range(300)]
+        assert lines_of(lines, f"worker {worker}") == [f"{i} {'x' * 500}" for i in range(300)]
 
 
-def test_progress_strange_bytes_and_an_unfinished_line():
+def test_progress_invalid_bytes_and_an_unfinished_line():
     code = """
         assert not sys.stdin.read()
         sys.stdout.buffer.write(b"1 %\\r50 %\\r\\x1b[A\\x1b[2K\\x1b[1m100 %\\x1b[0m\\r\\n\\n\\xff\\xc3\\xa9\\nlast")
@@ -158,20 +159,20 @@ def test_progress_strange_bytes_and_an_unfinished_line():
 
 
 def test_a_failure_ends_the_others_and_what_they_started():
-    fail = "if index == 1: meet(3); print('last words'); sys.exit(3)\n"
+    fail = "if index == 1: meet(3); print('final output'); sys.exit(3)\n"
     status, lines = run(fail + STUBBORN + GRANDCHILD + FOREVER, 3)
     assert status == 3
-    assert said(lines, "launch") == ["worker 1 ended with exit status 3"]
-    assert said(lines, "worker 1") == ["last words"]
+    assert lines_of(lines, "launch") == ["worker 1 ended with exit status 3"]
+    assert lines_of(lines, "worker 1") == ["final output"]
     assert len(groups_in(lines)) == 2
     assert not left(groups_in(lines))
 
 
-def test_the_others_may_say_what_they_saw(monkeypatch):
-    monkeypatch.setattr(module, "LAST_WORDS", 5)
-    status, lines = run("meet(2); time.sleep(0.3 * index); print('gone'); sys.exit(4 + index)", 2)
+def test_the_others_may_print_what_they_saw(monkeypatch):
+    monkeypatch.setattr(module, "FINAL_OUTPUT", 5)
+    status, lines = run("meet(2); time.sleep(0.3 * index); print('lost'); sys.exit(4 + index)", 2)
     assert status == 4
-    assert said(lines, "worker 1") == ["gone"]
+    assert lines_of(lines, "worker 1") == ["lost"]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_the_others_may_say_what_they_saw(monkeypatch):
 def test_exit_status(code, expected, line):
     status, lines = run(code, restarts=1 if expected == 2 else 0)  # nothing is tried again after a user's error
     assert status == expected
-    assert said(lines, "launch") == ([line] if line else [])
+    assert lines_of(lines, "launch") == ([line] if line else [])
 
 
 def test_a_clean_end_leaves_no_grandchild():
@@ -205,14 +206,14 @@ def test_the_cluster_starts_again_on_other_ports(tmp_path):
     """
     status, lines = run(code, 2, restarts=2)
     assert status == 0
-    assert len(set(said(lines, "worker 1"))) == 3
+    assert len(set(lines_of(lines, "worker 1"))) == 3
     failure = "worker 1 ended with exit status 1"
     again = [f"starting the cluster again, restart {i} of 2" for i in (1, 2)]
-    assert said(lines, "launch") == [failure, again[0], failure, again[1]]
+    assert lines_of(lines, "launch") == [failure, again[0], failure, again[1]]
     (tmp_path / "starts").unlink()
     status, lines = run(code, 2, restarts=1)
     assert status == 1
-    assert said(lines, "launch") == [failure, "starting the cluster again, restart 1 of 1", failure]
+    assert lines_of(lines, "launch") == [failure, "starting the cluster again, restart 1 of 1", failure]
 
 
 def test_a_parameter_servers_worker_starts_again_alone(tmp_path):
@@ -228,8 +229,8 @@ def test_a_parameter_servers_worker_starts_again_alone(tmp_path):
     """
     status, lines = run(code, 2, parameter_servers=1, restarts=1)
     assert status == 0
-    assert said(lines, "launch") == ["worker 1 was killed by SIGKILL; starting it again, restart 1 of 1"]
-    one, other = said(lines, "worker 1")
+    assert lines_of(lines, "launch") == ["worker 1 was killed by SIGKILL; starting it again, restart 1 of 1"]
+    one, other = lines_of(lines, "worker 1")
     assert one.split()[2] == other.split()[2]
     assert (tmp_path / "ps 0").read_text() == (tmp_path / "chief 0").read_text() == "x"
     assert not left(groups_in(lines))
@@ -244,14 +245,14 @@ def test_a_chief_or_parameter_server_takes_all_with_it(failing):
     status, lines = run(code, 2, parameter_servers=1, restarts=1)
     assert status == 5
     failure = f"{failing} ended with exit status 5"
-    assert said(lines, "launch") == [failure, "starting the cluster again, restart 1 of 1", failure]
+    assert lines_of(lines, "launch") == [failure, "starting the cluster again, restart 1 of 1", failure]
 
 
 def test_the_chiefs_end_is_everyones():
     end = "if kind == 'chief': meet(3); sys.exit()\n"
     status, lines = run(end + STUBBORN + FOREVER, parameter_servers=1)
     assert status == 0
-    assert said(lines, "launch") == []
+    assert lines_of(lines, "launch") == []
     assert len(groups_in(lines)) == 2
     assert not left(groups_in(lines))
 
@@ -455,6 +456,7 @@ def test_help(arguments, text, launched, capsys):
 
 
 def test_the_launcher_imports_neither_keras_nor_tensorflow():
-    code = "import sys, googlenet, training.distribution.launch; print({'keras', 'tensorflow', 'numpy'} & set(sys.modules))"
+    heavy = "{'keras', 'tensorflow', 'numpy'}"
+    code = f"import sys, googlenet, training.distribution.launch; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

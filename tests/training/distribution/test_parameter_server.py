@@ -1,4 +1,4 @@
-"""Asynchronous SGD: its step against Keras' own, and real clusters of processes that die."""
+"""Asynchronous SGD: its step compared with Keras' own, and clusters of real processes that are killed."""
 
 import contextlib
 import dataclasses
@@ -16,10 +16,12 @@ import tensorflow as tf
 
 from inception_v1 import Spec
 from tests.helpers import ROOT
-from tests.inception_v1.test_keras_patches import free_ports
-from training.distribution import parameter_server as async_sgd
-from training.recipe import PRESETS, Recipe
-from training.train import compiled
+from tests.helpers.processes import free_ports
+from training.distribution.parameter_server import ParameterServer, _ServerReplica
+from training.errors import UserError
+from training.presets import PRESETS
+from training.recipe import Recipe
+from training.train import compile_model
 
 RECIPES = {
     "nesterov, decoupled decay": Recipe(weight_decay=5e-2, schedule="staircase", aux=False),
@@ -29,29 +31,29 @@ RECIPES = {
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_a_step_without_others_is_that_of_keras(recipe):
-    """Weights, running statistics, velocities, averages and the counter after four steps, warm-up included."""
+    """Weights, running statistics, velocities, moving averages and the counter after four steps, warm-up included."""
     spec = Spec(
         "batchnorm", input_shape=(32, 32, 1), classes=10, aux=recipe.aux, width_multiplier=0.1, dropout=(0.0, 0.0)
     )
     recipe = dataclasses.replace(recipe, epochs=4, warmup_epochs=1)
     weights = {head: 1.0 if head == "main" else 0.3 for head in spec.heads}
-    model = compiled(recipe, spec, 2, weights)
+    model = compile_model(recipe, spec, 2, weights)
     images = np.random.default_rng(0).normal(size=(4, 8, 32, 32, 1)).astype("float32")
     labels = np.random.default_rng(1).integers(10, size=(4, 8))
     ds = tf.data.Dataset.from_tensor_slices((images, labels))
-    twin = async_sgd._Twin(model, tf.distribute.get_strategy(), iter(ds))
-    copy = compiled(recipe, spec, 2, weights)
+    replica = _ServerReplica(model, tf.distribute.get_strategy(), iter(ds))
+    copy = compile_model(recipe, spec, 2, weights)
     logs = []
     for step in range(4):
-        twin.step(twin.batches)
+        replica.step(replica.batches)
         model.reset_metrics()
         logs.append(model.train_on_batch(images[step], labels[step], return_dict=True))
     means = {name: np.mean([float(log[name]) for log in logs]) for name in logs[0]}
     means.setdefault("main_loss", means["loss"])  # Keras leaves it out of a network with one head
-    assert twin.logs() == pytest.approx(means, abs=1e-5)
-    assert twin.done() == 4
-    twin.copy_to(copy)
-    assert twin.staleness() == {"updates": 4, "staleness": {"mean": 0.0, "max": 0}}
+    assert replica.logs() == pytest.approx(means, abs=1e-5)
+    assert replica.done() == 4
+    replica.copy_to(copy)
+    assert replica.staleness() == {"updates": 4, "staleness": {"mean": 0.0, "max": 0}}
     for own, other in zip(_state(copy), _state(model), strict=True):
         np.testing.assert_allclose(own, other, atol=2e-6, err_msg=own.path)
 
@@ -61,36 +63,38 @@ def _state(model):
 
 
 def test_staleness_counts_what_others_did_in_between():
-    """Ten updates come between a look at the counter and the look after it."""
+    """Every variable's update counts once more between a worker's read of the counter and its own count."""
     spec = Spec("plain", input_shape=(32, 32, 1), classes=10, width_multiplier=0.1)
-    model = compiled(Recipe(), spec, 2, {"main": 1.0, "aux1": 0.3, "aux2": 0.3})
+    model = compile_model(Recipe(), spec, 2, {"main": 1.0, "aux1": 0.3, "aux2": 0.3})
     image = tf.zeros((2, 32, 32, 1))
 
-    def slow():
+    def examples():
         yield image, tf.constant([1, 2])
 
     ds = tf.data.Dataset.from_generator(
-        slow, output_signature=(tf.TensorSpec((2, 32, 32, 1)), tf.TensorSpec(2, tf.int32))
+        examples, output_signature=(tf.TensorSpec((2, 32, 32, 1)), tf.TensorSpec(2, tf.int32))
     )
-    twin = async_sgd._Twin(model, tf.distribute.get_strategy(), iter(ds))
-    apply = twin._update
+    replica = _ServerReplica(model, tf.distribute.get_strategy(), iter(ds))
+    apply = replica._update
 
-    def late(*arguments):
+    def update_late(*arguments):
         with tf.control_dependencies([arguments[0]]):  # once there is a gradient
-            return tf.group(twin._optimizer.iterations.value.assign_add(1, read_value=False), apply(*arguments))
+            return tf.group(replica._optimizer.iterations.value.assign_add(1, read_value=False), apply(*arguments))
 
-    twin._update = late
-    twin.step(twin.batches)
+    replica._update = update_late
+    replica.step(replica.batches)
     others = len(model.trainable_variables)
-    assert twin.staleness() == {"updates": others + 1, "staleness": {"mean": others, "max": others}}
+    assert replica.staleness() == {"updates": others + 1, "staleness": {"mean": others, "max": others}}
 
 
 @pytest.mark.parametrize(
     "change", [{"deterministic": True}, {"aux_schedule": "linear"}, {"precision": "mixed_float16"}]
 )
 def test_what_cannot_be_asynchronous_is_refused(change):
-    with pytest.raises(ValueError, match=f"Expected another {next(iter(change))} with parameter servers"):
-        async_sgd.ParameterServer.check(None, dataclasses.replace(Recipe(), **change))
+    strategy = object.__new__(ParameterServer)
+    strategy.name = "parameter-server"
+    with pytest.raises(UserError, match=f"Expected another {next(iter(change))} under strategy 'parameter-server'"):
+        strategy.check(dataclasses.replace(Recipe(), **change))
 
 
 def _use_one_core():
@@ -99,7 +103,7 @@ def _use_one_core():
 
 
 class Cluster:
-    """A chief, a worker and a parameter server as processes of their own, each in its own group."""
+    """A chief, a worker and a parameter server as processes, each in its own process group."""
 
     def __init__(self, command, log):
         ports = free_ports(3)
@@ -151,7 +155,7 @@ def cluster(command, log):
 
 
 def test_a_run_outlives_each_of_its_processes(data_dir, tmp_path):
-    """The chief dies, then the parameter server, then a worker; at the end no step is lost."""
+    """The chief is killed, then the parameter server, then a worker; at the end no step is lost."""
     flags = ["--epochs", "4", "--no-aux", "--width-multiplier", "0.1", "--train-split", "train[:640]"]
     command = [sys.executable, "googlenet.py", "train", "--out", str(tmp_path / "run"), "--data-dir", data_dir]
     command += [*flags, "--batch-size", "32", "--test-split", "test[:67]", "--cluster-timeout", "60"]
@@ -168,7 +172,7 @@ def test_a_run_outlives_each_of_its_processes(data_dir, tmp_path):
         processes.kill("ps")
         assert processes.wait("chief") == 3, log.read_text()[-3000:]
         assert "googlenet: error: lost ps 0 at 127.0.0.1:" in log.read_text()
-        assert "same command on all machines to go on" in log.read_text()
+        assert "same command on all machines to resume" in log.read_text()
         assert processes.wait("worker") == 0
     with cluster(command, log) as processes:
         processes.until("epoch   3/4")

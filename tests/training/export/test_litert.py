@@ -2,21 +2,22 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tests.inception_v1.test_fold_batchnorm import pictures, settled
-from tests.training.evaluation.test_evaluate import save_run
+from tests.helpers.networks import patch_images, trained_network
+from tests.helpers.runs import save_run
 from training.export import export as exports
 from training.export import litert
-from training.export.export_model import Inference
+from training.export.export_model import ExportModel
+from training.export.samples import comparison_samples
 from training.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
 def network():
-    model = settled("batchnorm", input_shape=(32, 32, 1), classes=6)
-    return Inference(model, list("abcdef"))
+    model = trained_network("batchnorm", input_shape=(32, 32, 1), classes=6)
+    return ExportModel(model, list("abcdef"))
 
 
-PIXELS = pictures(12, 32, 32, 1, seed=1).astype("float32")
+PIXELS = patch_images(12, 32, 32, 1, seed=1).astype("float32")
 
 
 def run(content, image):
@@ -39,16 +40,16 @@ def test_each_precision_is_as_close_as_its_bits_allow(network, preprocessing):
     assert sizes["float32"] > sizes["float16"] > sizes["dynamic"] > sizes["int8"]
 
 
-def test_int8_is_refused_where_the_response_normalisation_would_stay_float(data_dir, tmp_path, monkeypatch):
-    paper = Inference(settled("paper", input_shape=(32, 32, 1), classes=6), list("abcdef"))
-    message = "response normalisation of variant 'paper' would stay float"
+def test_int8_is_refused_where_the_response_normalization_would_stay_float(data_dir, tmp_path, monkeypatch):
+    paper = ExportModel(trained_network("paper", input_shape=(32, 32, 1), classes=6), list("abcdef"))
+    message = "response normalization of variant 'paper' would stay float"
     with pytest.raises(ValueError, match=message):
         litert.convert(paper, "int8", representative=PIXELS)
     run_of_lrn = save_run(tmp_path / "run", data_dir, variant="paper", test_split="test[:20]")
     with pytest.raises(ValueError, match=message):
         exports.export(run_of_lrn, tmp_path / "out", to="litert", precisions=("float32", "int8"))
     assert not (tmp_path / "out").exists()
-    # The operations themselves say the same.
+    # The check of the operations themselves refuses it too.
     monkeypatch.setattr(litert, "int8_refusal", lambda spec: None)
     with pytest.raises(ValueError, match=r"int8 form; Received: float .*pool1"):
         litert.convert(paper, "int8", representative=PIXELS)
@@ -56,12 +57,12 @@ def test_int8_is_refused_where_the_response_normalisation_would_stay_float(data_
 
 def test_int8_is_left_out_with_its_reason_where_it_was_not_asked_for(data_dir, tmp_path):
     run_of_lrn = RunFolder(save_run(tmp_path / "run", data_dir, variant="paper", test_split="test[:20]"))
-    network = Inference(run_of_lrn.model(), run_of_lrn.classes())
+    network = ExportModel(run_of_lrn.model(), run_of_lrn.classes())
     asked = exports.Options(("litert",), 5, False, None, False, False, None)
     options, refused = exports._with_precisions(asked, run_of_lrn, network)
     assert options.precisions == ("float32", "float16", "dynamic")
     assert "would stay float" in refused["litert/int8"]
-    plain = Inference(settled("plain", input_shape=(32, 32, 3)), list("abcdefg"))
+    plain = ExportModel(trained_network("plain", input_shape=(32, 32, 3)), list("abcdefg"))
     of_file, refused = exports._with_precisions(asked, None, plain)
     assert of_file == options
     assert "training split" in refused["litert/int8"]
@@ -72,8 +73,8 @@ def test_int8_is_left_out_with_its_reason_where_it_was_not_asked_for(data_dir, t
 def test_the_card_has_the_accuracy_of_each_precision(exported):
     run_folder, folder, card = exported
     run_ = RunFolder(run_folder)
-    network = Inference(run_.model(), run_.classes())
-    samples = exports._test_samples(run_, network, 40)
+    network = ExportModel(run_.model(), run_.classes())
+    samples = comparison_samples(run_, network, 40)
     assert set(card["accuracy"]) == {"keras", *(f"litert/{precision}" for precision in litert.PRECISIONS)}
     images = (samples.pixels.astype("float32") - network.mean) / network.std
     for form, scores in card["accuracy"].items():

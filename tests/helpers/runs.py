@@ -1,0 +1,83 @@
+"""Small runs, and what their folders hold."""
+
+import csv
+import dataclasses
+import json
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from inception_v1 import GoogLeNet
+from training.presets import PRESETS
+from training.run_folder import RunFolder
+from training.task import recipe_spec
+
+DIGITS = [str(digit) for digit in range(10)]
+FLAGS = [
+    *("--variant", "plain", "--width-multiplier", "0.1", "--no-aux", "--epochs", "2", "--warmup-epochs", "0.5"),
+    *("--dropout", "0"),  # each replica drops other units
+    *("--train-split", "train[:200]", "--validation-split", "test[:37]", "--test-split", "test[:9]"),  # odd sizes
+]
+TWO_CPUS = (
+    "import tensorflow as tf\n"
+    "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+    "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
+)
+MAIN = "import sys, googlenet\nfor line in sys.argv[1:]:\n    assert googlenet.main(line.split()) == 0\n"
+
+
+def save_run(folder, data_dir, classes=DIGITS, model=True, **changes):
+    """Makes the folder of a run on digits. Its network is not trained; larger last kernels spread its logits."""
+    recipe = dataclasses.replace(PRESETS["digits"], data_dir=data_dir, width_multiplier=0.1, **changes)
+    spec, run = recipe_spec(recipe, 1, len(classes)), RunFolder(folder)
+    run.create(recipe, spec, classes)
+    if model:
+        network = GoogLeNet(**spec.to_dict())
+        for weight in network.weights:
+            if weight.shape == (*weight.shape[:1], len(classes)):
+                weight.assign(weight * 1000)
+        network.save(run / "best.keras")
+    rows = "".join(f"{epoch},{2 - epoch},0.5,{3 - epoch},{0.25 * epoch}\n" for epoch in range(3))
+    (run / "history.csv").write_text(f"epoch,loss,main_accuracy,val_loss,val_main_accuracy\n{rows}")
+    return folder
+
+
+def history(folder):
+    with (folder / "history.csv").open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def weights(folder, file="best.keras"):
+    """Name to array of the weights that a run saved."""
+    found = {}
+    with zipfile.ZipFile(folder / file) as archive, archive.open("model.weights.h5") as stored:
+        h5py.File(stored).visititems(
+            lambda name, entry: found.update({name: entry[()]}) if isinstance(entry, h5py.Dataset) else None
+        )
+    return found
+
+
+def check_equal(folder, expected, tolerance=1e-6):
+    """Checks the weights up to the tolerance, and every number of every epoch up to ten times that."""
+    one, other = weights(expected), weights(folder)
+    assert one.keys() == other.keys()
+    assert len(one) > 100
+    for name, value in one.items():
+        np.testing.assert_allclose(other[name], value, rtol=0, atol=tolerance, err_msg=name)
+    rows = history(expected)
+    assert len(history(folder)) == len(rows)
+    for row, wanted in zip(history(folder), rows):
+        assert row == pytest.approx(wanted, rel=0, abs=10 * tolerance)
+        # The accuracy is a fraction of whole images.
+        assert row["val_main_accuracy"] * 37 == pytest.approx(round(wanted["val_main_accuracy"] * 37), abs=1e-9)
+
+
+def saved_epochs(folder):
+    with np.load(folder / "state.npz") as state:
+        return json.loads(str(state["about"]))["epochs"]

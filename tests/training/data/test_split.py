@@ -1,0 +1,62 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.images import encode, make_folder
+from training.data import sources
+from training.data.pipeline import Batches
+from training.data.split import Split
+from training.recipe import Recipe
+
+
+def count_images(ds):
+    return sum(len(labels) for _, labels in ds.as_numpy_iterator())
+
+
+def test_unreadable_images_are_named_and_left_out(tmp_path):
+    source = make_folder(tmp_path, count=20, suffixes=(".jpg", ".png"))
+    bad = {}
+    for name, data in {
+        "empty.jpg": b"",
+        "text.png": b"hello",
+        "huge.png": encode(Image.new("1", (20_000, 20_000)), "PNG"),
+        "cut.jpg": (tmp_path / "cat" / "0.jpg").read_bytes()[:-600],
+    }.items():
+        bad[name] = tmp_path / "cat" / name
+        bad[name].write_bytes(data)
+    good = {
+        "thin.png": encode(Image.new("RGB", (1000, 1)), "PNG"),
+        "png.jpg": encode(Image.new("RGB", (50, 50)), "PNG"),
+        "moving.gif": encode(
+            Image.new("RGB", (9, 9)), "GIF", save_all=True, append_images=[Image.new("1", (9, 9))] * 2
+        ),
+    }
+    for name, data in good.items():
+        (tmp_path / "dog" / name).write_bytes(data)
+    recipe = Recipe(source=source, image_size=32, batch_size=8, epochs=1)
+    whole = Split(sources.load(recipe).train.builder, "train")
+    readable = whole.readable()
+    assert sorted(readable.skip) == sorted(map(str, bad.values()))
+    assert (whole.size, readable.total, readable.size) == (47, 47, 43)
+    with pytest.raises(ValueError, match=r"at most 1.0% unreadable images .*; Received: 4 of 47 in train: "):
+        whole.readable(0.01)
+    assert count_images(Batches(readable, recipe).evaluation()) == 43
+    for paper in (False, True):
+        changed = dataclasses.replace(recipe, paper_augment=paper)
+        assert count_images(Batches(readable, changed).training()) == 43 // 8 * 8
+
+
+def test_skipped_images_keep_the_order_of_the_others(tmp_path):
+    split = Split(sources.load(Recipe(source=make_folder(tmp_path, count=20))).train.builder, "train[:17]")
+    names = split.names()
+    assert (len(names), split.size) == (17, 17)
+    without = split.without(names[::4])
+    assert (without.total, without.size, without.names()) == (17, 12, names)
+    kept = [name for number, name in enumerate(names) if number % 4]
+    assert [path for path, _ in without.files()] == kept
+    examples = list(without.examples().as_numpy_iterator())
+    assert [name.decode() for name, _, _ in examples] == kept
+    labels = dict(split.files())
+    np.testing.assert_array_equal([label for _, _, label in examples], [labels[name] for name in kept])

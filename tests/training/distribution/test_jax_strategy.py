@@ -1,0 +1,64 @@
+"""Runs on JAX whose devices share their steps end as one device does."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+
+from tests.helpers import ROOT
+from tests.helpers.processes import done
+from tests.helpers.runs import FLAGS, MAIN, check_equal, metrics
+from training.data import sources
+from training.data.pipeline import Batches, Shard
+from training.data.split import Split
+from training.distribution.jax_strategy import DataParallel
+from training.presets import PRESETS
+
+FAST_JAX = {  # XLA's optimization takes most of the time here, and the same programs are compiled several times
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
+@pytest.fixture(scope="module")
+def on_jax(tmp_path_factory, data_dir):
+    """The runs of one device, of two, and of two processes with one each."""
+    pytest.importorskip("jax")
+    root = tmp_path_factory.mktemp("jax")
+    environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"} | FAST_JAX
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(root / "compiled")
+    common = [*FLAGS, "--data-dir", data_dir]
+    shared = ["--strategy", "data-parallel", "--batch-size", "32"]
+    runs = [["train", *common, "--out", root / "jax"], ["train", *common, *shared, "--out", root / "jax-devices"]]
+    done(
+        [sys.executable, "-c", MAIN, *(" ".join(map(str, run)) for run in runs)],
+        {**environment, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+    )
+    flags = ["launch", "--workers", "2", "train", *common, *shared, "--out", root / "jax-processes"]
+    done([sys.executable, ROOT / "googlenet.py", *flags], environment)
+    return root
+
+
+@pytest.mark.parametrize("shared", ["jax-devices", "jax-processes"])
+def test_devices_of_jax_end_as_one(on_jax, shared):
+    check_equal(on_jax / shared, on_jax / "jax")
+    assert (metrics(on_jax / shared)["strategy"], metrics(on_jax / shared)["replicas"]) == ("data-parallel", 2)
+
+
+def test_processes_of_several_devices_take_what_these_share_evenly(data_dir):
+    """130 images are less than a batch: 32 for each of four devices, of which this process, the second, has two."""
+    recipe = dataclasses.replace(PRESETS["digits"], data_dir=data_dir, batch_size=256, epochs=1)
+    batches = Batches(Split(sources.load(recipe).train.builder, "train[:130]"), recipe)
+    strategy = object.__new__(DataParallel)
+    strategy.replicas, strategy.index, strategy._processes = 4, 1, 2
+
+    def make(shard):
+        return batches.training(shard=shard)
+
+    (images, labels), *more = strategy.dataset(make).as_numpy_iterator()
+    per_replica = list(make(Shard(2, 2, 4)).as_numpy_iterator())
+    assert (len(images), len(per_replica), more) == (64, 2, [])
+    np.testing.assert_array_equal(images, np.concatenate([batch[0] for batch in per_replica]))
+    np.testing.assert_array_equal(labels, np.concatenate([batch[1] for batch in per_replica]))

@@ -1,0 +1,84 @@
+"""Runs whose devices or machines share their steps end as one device does; machines are processes on this one."""
+
+import dataclasses
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import googlenet
+from tests.helpers import ROOT
+from tests.helpers.processes import done
+from tests.helpers.runs import FLAGS, MAIN, TWO_CPUS, check_equal, history, metrics
+from training import train
+from training.presets import PRESETS
+from training.run_folder import RunFolder
+from training.task import recipe_spec
+from training.train import compile_model
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("strategies")
+
+
+@pytest.fixture(scope="module")
+def one(root, data_dir):
+    """The run of one device, whose batch is that of all replicas of the others."""
+    assert googlenet.main(["train", *FLAGS, "--data-dir", data_dir, "--out", str(root / "one")]) == 0
+    return root / "one"
+
+
+def test_the_weights_of_one_device_move_by_more_than_what_counts_as_equal(one):
+    recipe = RunFolder(one).recipe()
+    keras.utils.set_random_seed(recipe.seed)
+    before = compile_model(recipe, recipe_spec(recipe, 1, 10), 3, {"main": 1.0})
+    after = keras.saving.load_model(one / "best.keras", compile=False)
+    moved = [abs(a - b).max() for a, b in zip(before.get_weights(), after.get_weights()) if a.ndim == 4]
+    assert np.median(moved) > 1e-4
+
+
+def test_mirrored_devices_end_as_one(one, root, data_dir):
+    folder = root / "mirrored"
+    flags = ["train", *FLAGS, "--data-dir", data_dir, "--strategy", "mirrored", "--batch-size", "32", "--out", folder]
+    done([sys.executable, "-c", TWO_CPUS + MAIN, " ".join(map(str, flags))])
+    check_equal(folder, one)
+    assert (metrics(folder)["strategy"], metrics(folder)["replicas"]) == ("mirrored", 2)
+
+
+def test_a_run_that_was_interrupted_after_its_last_epoch_only_reports(tmp_path, data_dir, monkeypatch, capsys):
+    flags = ["train", *FLAGS, "--epochs", "1", "--data-dir", data_dir, "--out", str(tmp_path / "run")]
+
+    def fill_disk(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_test", fill_disk)
+        assert googlenet.main([*flags, "--strategy", "mirrored"]) == 1
+    before = history(tmp_path / "run")
+    assert googlenet.main([*flags, "--strategy", "mirrored"]) == 0
+    assert (metrics(tmp_path / "run")["status"], metrics(tmp_path / "run")["images"]) == ("finished", 9)
+    assert history(tmp_path / "run") == before
+    assert len(before) == 1
+
+
+def test_two_workers_end_as_one_device(one, root, data_dir):
+    folder = root / "workers"
+    flags = [*FLAGS, "--data-dir", data_dir, "--batch-size", "32", "--out", folder]
+    output = done([sys.executable, ROOT / "googlenet.py", "launch", "--workers", "2", "train", *flags])
+    check_equal(folder, one)
+    assert (metrics(folder)["strategy"], metrics(folder)["replicas"]) == ("multiworker", 2)
+    assert output.count("epoch   2/2") == output.count("run folder: ") == 1  # the chief's alone
+    assert len(list(folder.glob("tensorboard/**/events*"))) == len(list(one.glob("tensorboard/**/events*")))
+    assert metrics(folder)["heads"]["main"]["loss"] == pytest.approx(metrics(one)["heads"]["main"]["loss"], abs=1e-5)
+
+
+def test_batch_normalization_is_synchronized_as_the_recipe_says(data_dir):
+    recipe = dataclasses.replace(PRESETS["digits"], data_dir=data_dir, width_multiplier=0.1, aux=False)
+    for wanted in (False, True):
+        changed = dataclasses.replace(recipe, sync_batch_norm=wanted)
+        model = compile_model(changed, recipe_spec(changed, 1, 10), 3, {"main": 1.0})
+        layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        assert len(layers) > 50
+        assert {layer.synchronized for layer in layers} == {wanted}

@@ -1,0 +1,47 @@
+import dataclasses
+import json
+
+import pytest
+
+from training.presets import PRESETS, preset, preset_for_source
+from training.recipe import Recipe
+from training.task import recipe_spec
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "variant", "stem", "width", "size", "pixels"),
+    [
+        ("digits", 1, "batchnorm", "imagenet", 0.5, 32, "signed"),
+        ("fashion", 1, "batchnorm", "small", 0.5, 28, "signed"),
+        ("paper", 3, "paper", "imagenet", 1.0, 224, "caffe"),
+        ("quick", 3, "paper", "imagenet", 1.0, 224, "caffe"),
+        ("modern", 3, "batchnorm", "imagenet", 1.0, 224, "signed"),
+    ],
+)
+def test_presets_make_their_networks(name, channels, variant, stem, width, size, pixels):
+    spec = recipe_spec(preset(name), channels, classes=10)
+    assert (spec.variant, spec.stem, spec.width_multiplier, spec.pixels) == (variant, stem, width, pixels)
+    assert (spec.input_shape, spec.classes) == ((size, size, channels), 10)
+    assert spec.heads == ("main", "aux1", "aux2")
+
+
+def test_a_recipe_is_the_same_after_json(tmp_path):
+    path = tmp_path / "mine.json"
+    mine = dataclasses.replace(PRESETS["fashion"], learning_rate=0.3, train_split="train[:10]")
+    path.write_text(json.dumps(dataclasses.asdict(mine)))
+    assert preset(str(path)) == mine
+
+
+def test_unknown_recipes_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"'digits', 'fashion'.*'digitz'.*mean 'digits'"):
+        preset("digitz")
+    other = tmp_path / "other.json"
+    other.write_text('{"speed": 3}')
+    for path in (tmp_path / "absent.json", other):
+        with pytest.raises(ValueError, match=f"recipe in '{path}'"):
+            preset(str(path))
+
+
+def test_a_source_gets_its_own_recipe_or_the_papers_augmentation():
+    assert preset_for_source("digits") == PRESETS["digits"]
+    assert preset_for_source("folder:x") == Recipe(source="folder:x", paper_augment=True)
