@@ -1,10 +1,10 @@
-"""What the auxiliary classifiers and the normalisation are worth, at settings cheap enough to repeat.
+"""What the auxiliary classifiers and the normalization are worth, at settings cheap enough to repeat.
 
-`python -m benchmarks.ablation` trains every combination of normalisation (batch normalisation, the paper's LRN, none)
+`python -m benchmarks.ablation` trains every combination of normalization (batch normalization, the paper's LRN, none)
 and heads (three, the main one alone) on `digits` with five seeds and on 10,000 images of `fashion_mnist` with three,
 under one recipe each, and prints the test top-1 of the main head as a table: mean, standard deviation, and how many
 runs failed to learn (top-1 below 20 %). About 33 minutes on 2 cores. Results so far are kept in
-`benchmarks/results/ablation.json`, so that a script that was stopped goes on.
+`benchmarks/results/ablation.json`, so that a script that was interrupted resumes.
 """
 
 import concurrent.futures
@@ -15,6 +15,7 @@ import os
 import statistics
 import tempfile
 import time
+from typing import Any
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,13 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results
-from training.recipe import PRESETS, Recipe
+from training.presets import PRESETS
+from training.recipe import Recipe
 
 NAME = "ablation"
-NORMS = {"batchnorm": "batch normalisation", "paper": "LRN", "plain": "none"}
+NORMS = {"batchnorm": "batch normalization", "paper": "LRN", "plain": "none"}
 # One learning rate for all: Caffe's 0.01 for 32 images, at our 64. On the validation split of digits, one seed each, it
 # was better than 0.05 for LRN (89.6 against 81.3 % top-1) and for none (92.4 against 82.6 %).
-SHARED = {"width_multiplier": 0.25, "stem": "small", "learning_rate": 0.02}
+SHARED: dict[str, Any] = {"width_multiplier": 0.25, "stem": "small", "learning_rate": 0.02}
 SETTINGS: dict[str, tuple[Recipe, int]] = {  # recipe and number of seeds
     "digits": (dataclasses.replace(PRESETS["digits"], **SHARED, image_size=16, epochs=10), 5),
     "fashion_mnist": (
@@ -94,7 +96,7 @@ def top1(recipe: Recipe) -> float:
 def table(scores: dict[str, float]) -> Table:
     """Mean, standard deviation and failures of each combination."""
     result = Table(title="test top-1 of the main head, %")
-    for title in ("normalisation", "heads", *SETTINGS):
+    for title in ("normalization", "heads", *SETTINGS):
         result.add_column(title)
     for norm, aux in itertools.product(NORMS, (True, False)):
         cells = []

@@ -2,11 +2,12 @@
 
 bfloat16, all heads, the same widths, SGD with momentum. This package's `torchvision` variant runs the step that `fit`
 runs on Keras' JAX backend in mixed precision; torchvision's network runs with AMP in channels-last, eager and by
-`torch.compile`. First on one batch that stays on the device, in turns. Then fed with JPEGs of 500x375 pixels through
-the paper's augmentation, by `training.data.pipeline` and by a DataLoader of torchvision's v2 transforms with a worker a
-core: one after the other, since what both read ahead would disturb the other. Shown are images per second, the share of
-the speed of a large matrix product on the same device, and the device's memory. Needs JAX and PyTorch for CUDA, the
-rows of real input also TensorFlow; `--device cpu` is for trying the script at a small size, and stores nothing.
+`torch.compile`. First they take turns on one batch that stays on the device. Then each is fed with JPEGs of 500x375
+pixels through the paper's augmentation, by `training.data.pipeline` and by a DataLoader of torchvision's v2 transforms
+with a worker for each core: one after the other, since what both read ahead would disturb the other. The table shows
+images per second, the fraction of the matmul peak (the speed of a large matmul on the same device), and the memory of
+the device. It needs JAX and PyTorch for CUDA, the rows of real input also TensorFlow; `--device cpu` is for trying the
+script at a small size, and stores nothing.
 """
 
 import functools
@@ -15,68 +16,68 @@ import os
 import random
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import input_pipeline, results, steps
-from benchmarks.results import Shown
-from benchmarks.rounds import alternate, median
-from benchmarks.steps import Step
+from benchmarks.results import ResultTable
+from benchmarks.rounds import Make, alternate, median
+from benchmarks.steps import Batches, Step
 
 NAME = "gpu"
 OURS, EAGER, COMPILED = "this package, JAX", "torchvision, eager", "torchvision, torch.compile"
-OURS_FED, PEER_FED = f"{OURS}, fed by `tf.data`", "{}, fed by a DataLoader"
-MATMUL = "matrix product"
+OURS_FED, BASELINE_FED = f"{OURS}, fed by `tf.data`", "{}, fed by a DataLoader"
+MATMUL = "matmul"
 
 
-def main(arguments: Sequence[str] | None = None) -> list[Shown]:
+def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser = results.parser(NAME, __doc__, rounds=7)
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--size", type=int, default=224, help="pixels")
-    parser.add_argument("--steps", type=int, default=32, help="of a round")
-    parser.add_argument("--eager", action="store_true", help="without torch.compile")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="Device that trains.")
+    parser.add_argument("--batch", type=int, default=256, help="Images of a step.")
+    parser.add_argument("--size", type=int, default=224, help="Height and width of an image, pixels.")
+    parser.add_argument("--steps", type=int, default=32, help="Steps of a round.")
+    parser.add_argument("--eager", action="store_true", help="Leave out torch.compile.")
     options = parser.parse_args(arguments)
-    if options.device == "cuda" and not card():
+    if options.device == "cuda" and not device_name():
         raise SystemExit("Expected a CUDA device (or --device cpu with a small --batch and --size); Received: none.")
     if not importlib.util.find_spec("tensorflow"):
         os.environ.setdefault("KERAS_BACKEND", "jax")  # of this process, which counts the work
     step = Step(options.batch, options.size, precision="bfloat16", device=options.device, repeats=options.steps)
-    result = measured(step, options.rounds, compiled=not options.eager)
+    result = measure(step, options.rounds, compiled=not options.eager)
     if options.device == "cuda":
         results.save(NAME, result)
     return tables(result)
 
 
-def measured(step: Step, rounds: int, compiled: bool = True, fed: bool = True) -> dict[str, Any]:
-    """Rates and memory of every form; with `fed` also those on real input."""
+def measure(step: Step, rounds: int, compiled: bool = True, real_input: bool = True) -> dict[str, Any]:
+    """Rates and memory of every form; with `real_input` also of those that are fed with JPEGs."""
     large = 8192 if step.device == "cuda" else 512
-    forms = {
-        OURS: functools.partial(steps.ours, step, backend="jax"),
-        EAGER: functools.partial(steps.torchvisions, step, compiled=False),
-        **({COMPILED: functools.partial(steps.torchvisions, step, compiled=True)} if compiled else {}),
+    forms: dict[str, Make] = {
+        OURS: functools.partial(steps.package_step, step, backend="jax"),
+        EAGER: functools.partial(steps.torchvision_step, step, compiled=False),
+        **({COMPILED: functools.partial(steps.torchvision_step, step, compiled=True)} if compiled else {}),
         MATMUL: functools.partial(steps.matmul, step.device, step.precision, large, step.repeats),
     }
-    peer = PEER_FED.format(COMPILED if compiled else EAGER)
-    result = {"about": results.about(), "card": card(), "step": step._asdict(), "rounds": rounds, "fed": {}}
-    result["forms"] = alternate(forms, rounds, warm=2)
+    baseline = BASELINE_FED.format(COMPILED if compiled else EAGER)
+    result: dict[str, Any] = {"about": results.about(), "device": device_name(), "step": step._asdict()}
+    result |= {"rounds": rounds, "fed": {}, "forms": alternate(forms, rounds, warmup=2)}
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = (functools.partial(feed, step, Path(folder) / feed.__name__) for feed in (pipeline, loader))
-        one_by_one = {
-            OURS_FED: functools.partial(steps.ours, step, "jax", ours),
-            peer: functools.partial(steps.torchvisions, step, compiled, theirs),
+        one_by_one: dict[str, Make] = {
+            OURS_FED: functools.partial(steps.package_step, step, "jax", ours),
+            baseline: functools.partial(steps.torchvision_step, step, compiled, theirs),
         }
-        for name, make in one_by_one.items() if fed else ():
-            result["fed"] |= alternate({name: make}, rounds, warm=2)
+        for name, make in one_by_one.items() if real_input else ():
+            result["fed"] |= alternate({name: make}, rounds, warmup=2)
     return result
 
 
-def tables(result: dict[str, Any]) -> list[Shown]:
+def tables(result: dict[str, Any]) -> list[ResultTable]:
     step = Step(**result["step"])
     work = steps.flops(step) / step.batch
-    product = result["forms"][MATMUL]
-    peak = 2 * median(product) if product else None
+    matmul = result["forms"][MATMUL]
+    peak = 2 * median(matmul) if matmul else None
     rows = []
     for forms in (result["forms"], result["fed"]):
         fastest = steps.fastest_torch(forms)
@@ -87,7 +88,7 @@ def tables(result: dict[str, Any]) -> list[Shown]:
                 rows.append(
                     [
                         name,
-                        *steps.speeds(form, fastest, work / peak if peak else None, digits=1),
+                        *steps.rate_cells(form, fastest, work / peak if peak else None, digits=1),
                         f"{form['device'] / 1e9:.2f}" if form.get("device") else "",
                         f"{form['first']:.0f}",
                     ]
@@ -95,15 +96,15 @@ def tables(result: dict[str, Any]) -> list[Shown]:
     if peak:
         rows.append([MATMUL, f"{peak / 1e12:.1f} TFLOP/s", "", "", "100%", "", ""])
     known = result["about"]
-    about = f"{result['card'] or 'no card'}, {results.machine(known, 'jax', 'keras', 'torch', 'torchvision')}"
+    about = f"{result['device'] or 'no GPU'}, {results.machine(known, 'jax', 'keras', 'torch', 'torchvision')}"
     title = (
         f"Training, {step.size} px, batch {step.batch}, {step.precision}, medians of {result['rounds']} rounds; {about}"
     )
-    heads = ["form", "images/s", "range", "of the fastest torch", "of the product's speed", "GB on the device"]
-    return [Shown(title, [*heads, "first call, s"], rows)]
+    heads = ["form", "images/s", "range", "of the fastest torch", "of the matmul peak", "GB on the device"]
+    return [ResultTable(title, [*heads, "first call, s"], rows)]
 
 
-def card() -> str | None:
+def device_name() -> str | None:
     """Name of the first CUDA device."""
     try:
         asked = subprocess.run(
@@ -114,44 +115,45 @@ def card() -> str | None:
     return asked.stdout.partition("\n")[0].strip() or None
 
 
-# Real input, in the peer's process
+# Real input, in the contestant's process
 
 
-def pipeline(step: Step, folder: Path) -> Iterator[tuple[Any, Any]]:
-    """Batches as training gets them from a folder of pictures."""
+def pipeline(step: Step, folder: Path) -> Batches:
+    """Batches as training gets them from a folder of images."""
     import tensorflow as tf
 
-    tf.config.set_visible_devices([], "GPU")  # the card is for JAX
-    from training.data import sources
-    from training.data.pipeline import batches
+    tf.config.set_visible_devices([], "GPU")  # the GPU is for JAX
+    from training.data import pipeline
+    from training.data.image_folder import ImageFolder
+    from training.data.split import Split
     from training.recipe import Recipe
 
-    write_pictures(folder, step.batch)
+    write_images(folder, step.batch)
     recipe = Recipe(variant=step.variant, paper_augment=True, image_size=step.size, batch_size=step.batch, epochs=10**6)
-    return batches(sources.PictureFolder(folder), "train", recipe, training=True).as_numpy_iterator()
+    return pipeline.Batches(Split(ImageFolder(folder), "train"), recipe).training().as_numpy_iterator()
 
 
-def loader(step: Step, folder: Path) -> Iterator[tuple[Any, Any]]:
+def loader(step: Step, folder: Path) -> Batches:
     """The same by PyTorch and torchvision."""
     from PIL import Image
     from torch.utils.data import DataLoader, IterableDataset
 
-    write_pictures(folder, step.batch)
-    one, paths = input_pipeline.transform(step.size), list(folder.glob("train/*/*"))
+    write_images(folder, step.batch)
+    transform, paths = input_pipeline.transform(step.size), list(folder.glob("train/*/*"))
 
-    class Pictures(IterableDataset):
+    class Images(IterableDataset):
         def __iter__(self):
             while True:
                 for path in random.sample(paths, len(paths)):
-                    yield one(Image.open(path).convert("RGB")), int(path.parent.name)
+                    yield transform(Image.open(path).convert("RGB")), int(path.parent.name)
 
     pinned = step.device == "cuda"
     return iter(
-        DataLoader(Pictures(), step.batch, num_workers=results.CORES, pin_memory=pinned, multiprocessing_context="fork")
+        DataLoader(Images(), step.batch, num_workers=results.CORES, pin_memory=pinned, multiprocessing_context="fork")
     )
 
 
-def write_pictures(folder: Path, batch: int) -> None:
+def write_images(folder: Path, batch: int) -> None:
     """Two classes of JPEGs, as many as a batch at least: FOLDER/train/CLASS/NUMBER.jpg."""
     for label in "01":
         (folder / "train" / label).mkdir(parents=True)

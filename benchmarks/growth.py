@@ -1,11 +1,11 @@
 """Time and memory of a training step against its size: python -m benchmarks growth
 
-The step that `fit` runs, on TensorFlow, float32, all heads, one batch in memory, all cores; grown along the input size,
-the batch, the width of the network and the classes. Each point has a process of its own, and no two run at once. An
-exponent of time against work (the operations of convolutions and products) of 1 is linear, one above 1.1 is worse than
-that. Small steps are mostly fixed cost, which lowers the exponent, so the two largest points have one of their own. The
-update of the weights is no work in this sense: more classes add many weights and little work, so that there time
-against the axis is what tells. About 4 minutes on 2 cores.
+The step is the one that `fit` runs, on TensorFlow, float32, with all heads, one batch in memory and all cores; it grows
+along the input size, the batch, the width of the network and the classes. Each point has a process of its own, and no
+two run at once. An exponent of time against work (the operations of convolutions and matmuls) of 1 is linear, one above
+1.1 is worse than that. Small steps are mostly fixed cost, which lowers the exponent, so the two largest points have one
+of their own. The update of the weights is no work in this sense: more classes add many weights and little work, so that
+time against the axis is what matters there. About 4 minutes on 2 cores.
 """
 
 import functools
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import results, steps
-from benchmarks.results import Shown
+from benchmarks.results import ResultTable
 from benchmarks.rounds import alternate
 from benchmarks.steps import Step
 
@@ -28,20 +28,20 @@ AXES = {  # by the field of `Step` that grows, from the smallest to the largest
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> list[Shown]:
+def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser = results.parser(NAME, __doc__, rounds=9)
-    result = measured(AXES, parser.parse_args(arguments).rounds)
+    result = measure(AXES, parser.parse_args(arguments).rounds)
     results.save(NAME, result)
     return tables(result)
 
 
-def measured(axes: Mapping[str, Sequence[Step]], rounds: int) -> dict[str, Any]:
+def measure(axes: Mapping[str, Sequence[Step]], rounds: int) -> dict[str, Any]:
     """Seconds, memory and work of every point, by axis."""
     points: dict[Step, dict[str, Any]] = {}  # some are on two axes
     for step in (step for grown in axes.values() for step in grown):
         if step not in points:
             name = f"{step.batch} x {step.size} px, width {step.width}, {step.classes} classes"
-            form = alternate({name: functools.partial(steps.ours, step)}, rounds, warm=2)[name]
+            form = alternate({name: functools.partial(steps.package_step, step)}, rounds, warmup=2)[name]
             assert form, "TensorFlow is not installed"
             points[step] = form | {"seconds": [step.batch / rate for rate in form["rates"]]}
     return {
@@ -66,7 +66,7 @@ def exponents(points: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]
     return exponent(work, seconds), exponent(values, seconds), exponent(values, [point["grown"] for point in points])
 
 
-def tables(result: dict[str, Any]) -> list[Shown]:
+def tables(result: dict[str, Any]) -> list[ResultTable]:
     rows, fits = [], []
     for axis, points in result["axes"].items():
         for point in points:
@@ -89,8 +89,8 @@ def tables(result: dict[str, Any]) -> list[Shown]:
         f"A training step, float32, medians of {result['rounds']}; sizes at batch 4, batches at 96 px, the rest at both"
     )
     return [
-        Shown(f"{title}; {about}", ["", "ms", "range", "GFLOP", "GFLOP/s", "GB", "GB of a step"], rows),
-        Shown(
+        ResultTable(f"{title}; {about}", ["", "ms", "range", "GFLOP", "GFLOP/s", "GB", "GB of a step"], rows),
+        ResultTable(
             "Exponents of all points, then of the two largest (pixels grow by the square of the size)",
             ["", "time/work", "largest", "time/axis", "largest", "memory of a step/axis", "largest"],
             fits,

@@ -1,13 +1,14 @@
-"""How fast exports answer, beside what peers export: python -m benchmarks inference
+"""How fast exports predict, beside what torchvision exports: python -m benchmarks inference
 
 Every form of one network takes its turn in each of 20 rounds, in an order drawn anew, at batch 1 and 32, with all
 cores; each time its threads get a batch to wake up before the one that counts. The table gives the median time of a
 batch, its range, and the size of the files. The `torchvision` variant stands beside torchvision's own network with the
-same weights, exported by `torch.onnx.export` in a process of its own (PyTorch and TensorFlow do not live together), the
-`paper` variant beside forms of its response normalisation. All forms of a network must agree before they are timed.
+same weights, exported by `torch.onnx.export` in a process of its own (PyTorch and TensorFlow do not share one well),
+the `paper` variant beside forms of its response normalization. All forms of a network must agree before they are timed.
 Needs `pip install -e '.[bench]'`; what is not installed is left out and named. About 7 minutes on 2 cores.
 """
 
+import functools
 import importlib.util
 import os
 import random
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -27,12 +28,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks import results
-from benchmarks.results import CORES, Shown
+from benchmarks.results import CORES, ResultTable
 from benchmarks.rounds import SETTLE
+
+if TYPE_CHECKING:
+    from inception_v1 import GoogLeNet
+    from inception_v1.layers import LocalResponseNormalization
+    from training.export.export_model import ExportModel
+
+Arrays = Callable[[np.ndarray], np.ndarray]
 
 NAME = "inference"
 SIZE, CLASSES = 224, 1000
-PEER, OPENVINO = "torchvision's ONNX, onnxruntime", "ONNX, NCHW, OpenVINO"
+BASELINE, OPENVINO = "torchvision's ONNX, onnxruntime", "ONNX, NCHW, OpenVINO"
 PACKAGES = ("tensorflow", "onnxruntime", "ai-edge-litert", "torch", "torchvision", "openvino")
 AGREE = 1e-4  # largest difference of probabilities between float32 forms
 LOOSE = 0.1  # of those with fewer bits
@@ -61,53 +69,53 @@ class Form(NamedTuple):
         within: of the first form's probabilities.
     """
 
-    run: Callable[[np.ndarray], np.ndarray]
-    prepare: Callable[[np.ndarray], np.ndarray]
+    run: Arrays
+    prepare: Arrays
     size: int | None
     within: float = AGREE
 
 
-def main(arguments: Sequence[str] | None = None) -> list[Shown]:
+def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser = results.parser(NAME, __doc__, rounds=20)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
-    parser.add_argument("--variants", nargs="+", default=["torchvision", "paper"])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="Batch sizes to measure.")
+    parser.add_argument("--variants", nargs="+", default=["torchvision", "paper"], help="Variants to measure.")
     options = parser.parse_args(arguments)
-    result = measured(options.variants, options.batches, options.rounds)
+    result = measure(options.variants, options.batches, options.rounds)
     results.save(NAME, result)
     return tables(result)
 
 
-def measured(variants: Sequence[str], batches: Sequence[int], rounds: int) -> dict[str, Any]:
+def measure(variants: Sequence[str], batches: Sequence[int], rounds: int) -> dict[str, Any]:
     """Milliseconds of every round, by variant, batch and form, and the sizes of the files in bytes."""
     result: dict[str, Any] = {"about": results.about(), "rounds": rounds, "sizes": {}, "ms": {}}
     with tempfile.TemporaryDirectory() as scratch:
         for variant in variants:
             known = forms(variant, Path(scratch, variant))
             result["sizes"][variant] = {name: form.size for name, form in known.items()}
-            result["ms"][variant] = {str(batch): times(known, batch, rounds) for batch in batches}
+            result["ms"][variant] = {str(batch): measure_forms(known, batch, rounds) for batch in batches}
     return result
 
 
 def forms(variant: str, folder: Path) -> dict[str, Form]:
     """Every form of a network that this machine can run; the first is the one that others are compared with."""
     from inception_v1 import build_googlenet
-    from training.export.export_model import Inference
+    from training.export.export_model import ExportModel
 
     folder.mkdir()
     model = build_googlenet(variant, aux=False, classes=CLASSES)
     known = torchvision_forms(model, folder) if variant == "torchvision" else {}
-    network = Inference(model, [str(number) for number in range(CLASSES)])
-    known |= onnx_forms("ONNX", network, folder) | tensorflow_forms(network, folder) | litert_forms(network, folder)
+    network = ExportModel(model, [str(number) for number in range(CLASSES)])
+    known |= onnx_forms("ONNX", network, folder) | tensorflow_forms(network, folder) | litert_forms(network)
     known |= openvino_forms(network, folder)
     if variant == "paper":
-        for name, layer in (("matrix product", matrix_product()), ("native LRN", native())):
+        for name, layer in (("matmul", banded_matmul()), ("native LRN", native())):
             with mock.patch("inception_v1.fold_batchnorm.ConvolvedNormalization", layer):
-                other = Inference(model, network.labels)
+                other = ExportModel(model, network.labels)
             known |= onnx_forms(f"ONNX, {name}", other, folder, orders=("NCHW",))
     return known
 
 
-def torchvision_forms(model, folder) -> dict[str, Form]:
+def torchvision_forms(model: "GoogLeNet", folder: Path) -> dict[str, Form]:
     """torchvision's network as torch exports it; its weights go into ours."""
     from inception_v1 import load_weights
 
@@ -116,10 +124,12 @@ def torchvision_forms(model, folder) -> dict[str, Form]:
     weights, file = folder / "torchvision.pth", folder / "torchvision.onnx"
     subprocess.run([sys.executable, "-c", EXPORT_TORCHVISION, weights, file], check=True, capture_output=True)
     load_weights(model, weights)
-    return {PEER: onnx_form(file, lambda x: nchw(signed(x)))}
+    return {BASELINE: onnx_form(file, lambda x: nchw(signed(x)))}
 
 
-def onnx_forms(name, network, folder, orders=("NCHW", "NHWC")) -> dict[str, Form]:
+def onnx_forms(
+    name: str, network: "ExportModel", folder: Path, orders: Sequence[str] = ("NCHW", "NHWC")
+) -> dict[str, Form]:
     import onnx
 
     from training.export import onnx_file
@@ -128,11 +138,11 @@ def onnx_forms(name, network, folder, orders=("NCHW", "NHWC")) -> dict[str, Form
     for order in orders:
         file = folder / f"{name}-{order}.onnx".replace(" ", "-")
         onnx.save(onnx_file.convert(network, nchw=order == "NCHW"), file)
-        made[f"{name}, {order}, onnxruntime"] = onnx_form(file, prepared(network, order))
+        made[f"{name}, {order}, onnxruntime"] = onnx_form(file, normalizer(network, order))
     return made
 
 
-def onnx_form(file, prepare) -> Form:
+def onnx_form(file: Path, prepare: Arrays) -> Form:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -141,15 +151,15 @@ def onnx_form(file, prepare) -> Form:
     return Form(lambda x: session.run(None, {"image": x})[0], prepare, file.stat().st_size)
 
 
-def tensorflow_forms(network, folder) -> dict[str, Form]:
+def tensorflow_forms(network: "ExportModel", folder: Path) -> dict[str, Form]:
     import tensorflow as tf
 
-    from training.export import savedmodel as saved_model
+    from training.export import savedmodel
 
     exported = folder / "saved_model"
     exported.mkdir()
-    (exported / saved_model.LABELS).write_text("".join(f"{name}\n" for name in network.labels))
-    saved_model.write(exported, network, top=5, float_only=False)
+    (exported / savedmodel.LABELS).write_text("".join(f"{name}\n" for name in network.labels))
+    savedmodel.write(exported, network, top=5, float_only=False)
     served = tf.saved_model.load(str(exported)).signatures["predict_images"]
     spec = [tf.TensorSpec((None, SIZE, SIZE, 3), tf.float32)]
     classifier = network.model.classifier()
@@ -158,31 +168,40 @@ def tensorflow_forms(network, folder) -> dict[str, Form]:
         "TensorFlow, folded, variables": tf.function(lambda x: tf.nn.softmax(network.net(x)["main"]), spec),
         "TensorFlow, folded, constants": tf.function(lambda x: network(x)["probabilities"], spec),
     }
-    normalised = prepared(network, "NHWC")
-    made = {name: Form(lambda x, f=f: f(tf.constant(x)).numpy(), normalised, None) for name, f in traced.items()}
+    normalized = normalizer(network, "NHWC")
+
+    def run(step: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:
+        return step(tf.constant(images)).numpy()
+
+    made = {name: Form(functools.partial(run, step), normalized, None) for name, step in traced.items()}
     size = sum(path.stat().st_size for path in exported.rglob("*") if path.is_file())
-    run = lambda x: served(images=tf.constant(x))["probabilities"].numpy()  # noqa: E731
-    return made | {"SavedModel, predict_images": Form(run, lambda x: x, size)}
+
+    def serve(pixels: np.ndarray) -> np.ndarray:
+        return served(images=tf.constant(pixels))["probabilities"].numpy()
+
+    return made | {"SavedModel, predict_images": Form(serve, lambda x: x, size)}
 
 
-def litert_forms(network, folder) -> dict[str, Form]:
+def litert_forms(network: "ExportModel") -> dict[str, Form]:
     from ai_edge_litert.interpreter import Interpreter
 
     from training.export import litert
 
-    made, normalised = {}, prepared(network, "NHWC")
+    def run(runner: Callable[..., Any], images: np.ndarray) -> np.ndarray:
+        return np.array(runner(image=images)["probabilities"])
+
+    made, normalized = {}, normalizer(network, "NHWC")
     for precision in litert.PRECISIONS:
         if precision == "int8" and litert.int8_refusal(network.model.spec):
             continue
-        content = litert.convert(network, precision, representative=normalised(pictures(8)))
+        content = litert.convert(network, precision, representative=normalized(random_pixels(8)))
         runner = Interpreter(model_content=content, num_threads=CORES).get_signature_runner()
         within = AGREE if precision == "float32" else LOOSE
-        run = lambda x, runner=runner: np.array(runner(image=x)["probabilities"])  # noqa: E731
-        made[f"LiteRT {precision}"] = Form(run, normalised, len(content), within)
+        made[f"LiteRT {precision}"] = Form(functools.partial(run, runner), normalized, len(content), within)
     return made
 
 
-def openvino_forms(network, folder) -> dict[str, Form]:
+def openvino_forms(network: "ExportModel", folder: Path) -> dict[str, Form]:
     if not importlib.util.find_spec("openvino"):
         return {}
     import openvino
@@ -191,16 +210,18 @@ def openvino_forms(network, folder) -> dict[str, Form]:
     compiled = openvino.Core().compile_model(
         file, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": CORES}
     )
-    return {OPENVINO: Form(lambda x: compiled(x)[0], prepared(network, "NCHW"), file.stat().st_size)}
+    return {OPENVINO: Form(lambda x: compiled(x)[0], normalizer(network, "NCHW"), file.stat().st_size)}
 
 
-def matrix_product():
+def banded_matmul() -> "type[LocalResponseNormalization]":
+    """Response normalization by a matmul, as in training."""
     from inception_v1.layers import LocalResponseNormalization
 
     return LocalResponseNormalization
 
 
-def native():
+def native() -> "type[LocalResponseNormalization]":
+    """Response normalization by TensorFlow's own operation."""
     import tensorflow as tf
 
     from inception_v1.layers import LocalResponseNormalization
@@ -212,29 +233,29 @@ def native():
     return Native
 
 
-def times(known: dict[str, Form], batch: int, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every round of each form, after one that does not count and proves that they agree."""
-    pixels = pictures(batch)
-    given = {name: np.ascontiguousarray(form.prepare(pixels)) for name, form in known.items()}
+def measure_forms(known: dict[str, Form], batch: int, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of every round of each form, after one that does not count and checks that they agree."""
+    pixels = random_pixels(batch)
+    inputs = {name: np.ascontiguousarray(form.prepare(pixels)) for name, form in known.items()}
     first = next(iter(known))
-    expected = known[first].run(given[first])
+    expected = known[first].run(inputs[first])
     spent: dict[str, list[float]] = {name: [] for name in known}
     for name, form in known.items():
-        apart = np.abs(form.run(given[name]) - expected).max()
-        assert apart <= form.within, f"{name} is {apart} from {first}"
+        difference = np.abs(form.run(inputs[name]) - expected).max()
+        assert difference <= form.within, f"{name} differs from {first} by {difference}"
     order, rng = list(known), random.Random(0)
     for _ in range(rounds):
         rng.shuffle(order)
         for name in order:
             time.sleep(SETTLE)
-            known[name].run(given[name])
+            known[name].run(inputs[name])
             began = time.perf_counter()
-            known[name].run(given[name])
+            known[name].run(inputs[name])
             spent[name].append(1000 * (time.perf_counter() - began))
     return spent
 
 
-def tables(result: dict[str, Any]) -> list[Shown]:
+def tables(result: dict[str, Any]) -> list[ResultTable]:
     about = results.machine(result["about"], *PACKAGES)
     shown = []
     for variant, batches in result["ms"].items():
@@ -246,16 +267,17 @@ def tables(result: dict[str, Any]) -> list[Shown]:
                 rows.append([name, f"{median:.1f}", f"{min(values):.1f}-{max(values):.1f}", rate, megabytes])
             rows += [[name, "not installed", "", "", ""] for name in _missing(variant, spent)]
             title = f"Inference, `{variant}`, batch {batch}, medians of {result['rounds']} rounds; {about}"
-            shown.append(Shown(title, ["form", "ms a batch", "range", "images/s", "MB"], rows))
-    return [*shown, Shown("Inference, the promises", ["ratio", "measured"], [[k, f"{v:.2f}"] for k, v in bars(result)])]
+            shown.append(ResultTable(title, ["form", "ms a batch", "range", "images/s", "MB"], rows))
+    promised = [[name, f"{ratio:.2f}"] for name, ratio in bars(result)]
+    return [*shown, ResultTable("Inference, promised ratios", ["ratio", "measured"], promised)]
 
 
-def _missing(variant, spent):
-    return [name for name in (*([PEER] if variant == "torchvision" else []), OPENVINO) if name not in spent]
+def _missing(variant: str, spent: dict[str, list[float]]) -> list[str]:
+    return [name for name in (*([BASELINE] if variant == "torchvision" else []), OPENVINO) if name not in spent]
 
 
 def bars(result: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """What the promises come to, with their bars."""
+    """The promised ratios, with their bounds, and what they are."""
     for variant, batches in result["ms"].items():
         for batch, spent in batches.items():
             middle = {name: statistics.median(values) for name, values in spent.items()}
@@ -266,26 +288,30 @@ def bars(result: dict[str, Any]) -> Iterator[tuple[str, float]]:
                 title + "SavedModel / best TensorFlow form (at most 1.10)",
                 middle["SavedModel, predict_images"] / best,
             )
-            if PEER in middle:
-                yield title + "torchvision's ONNX / ours (at least 1)", middle[PEER] / own
+            if BASELINE in middle:
+                yield title + "torchvision's ONNX / ours (at least 1)", middle[BASELINE] / own
             if "ONNX, native LRN, NCHW, onnxruntime" in middle:
                 native_ = middle["ONNX, native LRN, NCHW, onnxruntime"]
                 yield title + "native LRN / ours (at least 1.2)", native_ / own
 
 
-def prepared(network, order):
-    """Pixels as a network takes them."""
-    layout = nchw if order == "NCHW" else (lambda x: x)
-    return lambda pixels: layout((pixels - network.mean) / network.std)
+def normalizer(network: "ExportModel", order: str) -> Arrays:
+    """From pixels to what a network takes."""
+
+    def normalize(pixels: np.ndarray) -> np.ndarray:
+        images = (pixels - network.mean) / network.std
+        return nchw(images) if order == "NCHW" else images
+
+    return normalize
 
 
-def signed(pixels):
+def signed(pixels: np.ndarray) -> np.ndarray:
     return pixels / np.float32(127.5) - 1
 
 
-def nchw(images):
+def nchw(images: np.ndarray) -> np.ndarray:
     return images.transpose(0, 3, 1, 2)
 
 
-def pictures(batch: int) -> np.ndarray:
+def random_pixels(batch: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, (batch, SIZE, SIZE, 3)).astype("float32")

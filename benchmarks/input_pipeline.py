@@ -1,84 +1,85 @@
 """Throughput of the paper's augmentation against torchvision's v2 transforms: python -m benchmarks input
 
 JPEGs of 500x375 pixels made from scikit-image's and scikit-learn's photographs go through decoding, the 8-100 % crop,
-a random interpolation to 224x224, a mirror, brightness, contrast, saturation and hue in random order, PCA lighting and
-normalisation. Both run on one core, in alternating rounds; the table gives images per second per core.
+a random interpolation to 224x224, a horizontal flip, brightness, contrast, saturation and hue in random order, PCA
+lighting and normalization. Both run on one core, in alternating rounds; the table gives images per second per core.
 """
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image
 
 from benchmarks import results
-from benchmarks.results import Shown
-from benchmarks.rounds import alternate, median, spread
+from benchmarks.results import ResultTable
+from benchmarks.rounds import Make, Work, alternate, median, spread
 
 NAME = "input"
 IMAGES, SIZE = 256, 224
 GPU_IMAGES_PER_SECOND = 3000
-OURS, PEER = "this package, `tf.data`", "torchvision v2 on Pillow"
+OURS, BASELINE = "this package, `tf.data`", "torchvision v2 on Pillow"
 
 
-def main(arguments: Sequence[str] | None = None) -> list[Shown]:
+def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser = results.parser(NAME, __doc__, rounds=7)
-    result = measured(parser.parse_args(arguments).rounds)
+    result = measure(parser.parse_args(arguments).rounds)
     results.save(NAME, result)
     return tables(result)
 
 
-def measured(rounds: int) -> dict[str, Any]:
+def measure(rounds: int) -> dict[str, Any]:
     """Rates of each pipeline on one core."""
-    return {"about": results.about(), "rounds": rounds, "forms": alternate({OURS: ours, PEER: torchvisions}, rounds)}
+    makers: dict[str, Make] = {OURS: package_pipeline, BASELINE: torchvision_pipeline}
+    return {"about": results.about(), "rounds": rounds, "forms": alternate(makers, rounds)}
 
 
-def tables(result: dict[str, Any]) -> list[Shown]:
-    rows, peer = [], result["forms"][PEER]
+def tables(result: dict[str, Any]) -> list[ResultTable]:
+    rows, baseline = [], result["forms"][BASELINE]
     for name, form in result["forms"].items():
         if form is None:
             rows.append([name, "not installed", "", "", ""])
             continue
         rate = median(form)
-        ratio = f"{rate / median(peer):.2f}" if peer else ""
+        ratio = f"{rate / median(baseline):.2f}" if baseline else ""
         rows.append([name, f"{rate:.0f}", spread(form, 0), ratio, f"{GPU_IMAGES_PER_SECOND / rate:.1f}"])
     about = results.machine(result["about"], "tensorflow", "torchvision")
     title = f"{IMAGES} JPEGs of 500x375 to {SIZE}x{SIZE}, one core, medians of {result['rounds']} rounds; {about}"
     heads = ["pipeline", "images/s/core", "range", "ratio", f"cores for {GPU_IMAGES_PER_SECOND:,} images/s"]
-    return [Shown(title, heads, rows)]
+    return [ResultTable(title, heads, rows)]
 
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
     """What `--quick` compares: higher is better."""
-    ours_, peer = result["forms"][OURS], result["forms"][PEER]
-    return {"input pipeline: images/s, of torchvision's": median(ours_) / median(peer)} if peer else {}
+    own, baseline = result["forms"][OURS], result["forms"][BASELINE]
+    return {"input pipeline: images/s, of torchvision's": median(own) / median(baseline)} if baseline else {}
 
 
-def one_core():
-    """Before any library counts its cores."""
+def use_one_core() -> None:
+    """Keeps this process on one core; called before any library counts its cores."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
-def jpegs():
-    """Encoded pictures of about ImageNet's usual size and quality."""
+def jpegs() -> list[bytes]:
+    """Encoded images of about ImageNet's usual size and quality."""
     from skimage import data
     from sklearn.datasets import load_sample_images
 
     photographs = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), *load_sample_images().images]
     encoded = []
     for number in range(IMAGES):
-        picture = Image.fromarray(photographs[number % len(photographs)]).resize((500, 375), Image.Resampling.BICUBIC)
-        picture = picture.rotate(number % 7)  # no two files alike
+        image = Image.fromarray(photographs[number % len(photographs)]).resize((500, 375), Image.Resampling.BICUBIC)
+        image = image.rotate(number % 7)  # no two files alike
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=90)
+        image.save(buffer, "JPEG", quality=90)
         encoded.append(buffer.getvalue())
     return encoded
 
 
-def ours():
-    one_core()
+def package_pipeline() -> Work:
+    use_one_core()
     import tensorflow as tf
 
     from inception_v1.preprocessing import normalize
@@ -95,8 +96,8 @@ def ours():
     return lambda: sum(int(batch.shape[0]) for batch in ds)
 
 
-def transform(size: int):
-    """torchvision's counterpart of the paper's augmentation: from an image of Pillow to a normalised tensor."""
+def transform(size: int) -> Callable[[Any], Any]:
+    """torchvision's counterpart of the paper's augmentation: from an image of Pillow to a normalized tensor."""
     import torch
     from torchvision.transforms import InterpolationMode as Mode
     from torchvision.transforms import v2
@@ -119,14 +120,14 @@ def transform(size: int):
     )
 
 
-def torchvisions():
-    one_core()
+def torchvision_pipeline() -> Work:
+    use_one_core()
     import torch
 
     torch.set_num_threads(1)
     one, encoded = transform(SIZE), jpegs()
 
-    def run():
+    def run() -> int:
         batches = [encoded[i : i + 64] for i in range(0, len(encoded), 64)]
         stacked = (torch.stack([one(Image.open(io.BytesIO(d)).convert("RGB")) for d in b]) for b in batches)
         return sum(len(batch) for batch in stacked)

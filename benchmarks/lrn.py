@@ -1,7 +1,7 @@
-"""Time of local response normalisation in several forms, side by side: python -m benchmarks.lrn
+"""Time of local response normalization in several forms, side by side: python -m benchmarks.lrn
 
-Each form runs inside `tf.function` on the two maps that GoogLeNet normalises, in alternating rounds; the table gives
-medians over the rounds and the ratio to the layer's form.
+Each form runs inside `tf.function` on the two feature maps that GoogLeNet normalizes, in alternating rounds; the table
+gives medians over the rounds and the ratio to the layer's form.
 """
 
 import os
@@ -82,7 +82,7 @@ def training(form):
 
 def median_milliseconds(functions, x):
     """Median time of each function over rounds that take turns."""
-    times = {name: [] for name in functions}
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         function(x)
     for _ in range(ROUNDS):

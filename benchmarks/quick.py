@@ -1,7 +1,7 @@
-"""Whether something has become slower: small measurements, as ratios to peers in the same run, beside the stored ones.
+"""Whether something has become slower: small measurements as ratios to baselines, beside the stored ratios.
 
 `python -m benchmarks --quick` reports; `--quick --save` stores what it measured as the new standard. A shared machine
-is noisy: a ratio counts as worse below 0.8 of the stored one, and a single such line is a reason to look, no verdict.
+is noisy: a ratio counts as worse below 0.8 of the stored one, and a single such line is no more than a reason to look.
 """
 
 import time
@@ -9,7 +9,7 @@ import time
 from rich.console import Console
 
 from benchmarks import input_pipeline, results, startup, train
-from benchmarks.results import Shown
+from benchmarks.results import ResultTable
 
 NAME = "quick"
 WORSE = 0.8
@@ -19,9 +19,9 @@ def main(console: Console, save: bool = False) -> int:
     began = time.monotonic()
     known = results.load(NAME)
     found: dict[str, float] = {}
-    found |= train.ratios(train.measured([4], rounds=7, compiled=False, size=128))
-    found |= input_pipeline.ratios(input_pipeline.measured(rounds=3))
-    found |= startup.ratios(startup.measured(rounds=2))
+    found |= train.ratios(train.measure([4], rounds=7, compiled=False, size=128))
+    found |= input_pipeline.ratios(input_pipeline.measure(rounds=3))
+    found |= startup.ratios(startup.measure(rounds=2))
     table(found, known["ratios"] if known else {}).print(console)
     console.print(f"{time.monotonic() - began:.0f} s")
     if save:
@@ -29,7 +29,7 @@ def main(console: Console, save: bool = False) -> int:
     return 0
 
 
-def table(found: dict[str, float], known: dict[str, float]) -> Shown:
+def table(found: dict[str, float], known: dict[str, float]) -> ResultTable:
     """Every ratio, higher being better, beside the stored one."""
     rows = []
     for name in dict.fromkeys([*known, *found]):
@@ -38,4 +38,4 @@ def table(found: dict[str, float], known: dict[str, float]) -> Shown:
         if not verdict:
             verdict = "worse" if found[name] < WORSE * known[name] else "as before"
         rows.append([name, *cells, verdict])
-    return Shown("Ratios, higher is better", ["what", "now", "stored", ""], rows)
+    return ResultTable("Ratios, higher is better", ["what", "now", "stored", ""], rows)

@@ -1,18 +1,16 @@
 """Writes the stored tables into README.md, between `<!-- benchmark NAME -->` and `<!-- end -->`."""
 
-import importlib
 import re
 from pathlib import Path
 
-from benchmarks import results
+from benchmarks import registry, results
+from inception_v1.atomic_files import write_text
 
 README = Path(__file__).parents[1] / "README.md"
 PLACE = re.compile(r"(<!-- benchmark (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> int:
-    from training.run_folder import write_text
-
     text = README.read_text("utf-8")
     write_text(README, PLACE.sub(lambda place: place[1] + tables(place[2]) + place[3], text))
     return 0
@@ -20,9 +18,7 @@ def main() -> int:
 
 def tables(name: str) -> str:
     """The stored tables of a benchmark as Markdown."""
-    from benchmarks.__main__ import MODULES
-
-    module, result = importlib.import_module(f"benchmarks.{MODULES[name]}"), results.load(name)
+    module, result = registry.load(name), results.load(name)
     if result is None:
         return f"\nNot measured: `python -m benchmarks {name}`.\n\n"
     shown = getattr(module, "readme", module.tables)(result)

@@ -1,4 +1,4 @@
-"""What every benchmark says about the machine, where its numbers go, and how tables are shown."""
+"""What every benchmark records of the machine, where its numbers are stored, and how tables are shown."""
 
 import argparse
 import dataclasses
@@ -14,13 +14,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from inception_v1.atomic_files import write_json
+
 FOLDER = Path(__file__).parent / "results"
 CORES = len(os.sched_getaffinity(0))
 PACKAGES = ("tensorflow", "keras", "jax", "torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "onnx")
 
 
 @dataclasses.dataclass
-class Shown:
+class ResultTable:
     """A table with its title.
 
     Attributes:
@@ -50,13 +52,13 @@ def parser(name: str, doc: str | None, rounds: int | None = None) -> argparse.Ar
     """The flags of `python -m benchmarks NAME`: how many rounds, unless that is None."""
     made = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=(doc or "").partition(":")[0])
     if rounds is not None:
-        made.add_argument("--rounds", type=int, default=rounds)
+        made.add_argument("--rounds", type=int, default=rounds, help="Rounds that are measured.")
     return made
 
 
 def about() -> dict[str, Any]:
-    """The machine, the versions, and how busy it was."""
-    versions = {}
+    """The machine, the versions, and how busy the machine was."""
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
@@ -80,15 +82,13 @@ def cpu() -> str:
 
 
 def machine(known: dict[str, Any], *packages: str) -> str:
-    """One line of what `about` said, with these packages."""
+    """One line of what `about` returned, with these packages."""
     versions = [f"{name} {known['versions'][name] or 'not installed'}" for name in packages]
     return f"{known['cpu']}, {known['cores']} cores, {', '.join(versions)}, {known['date']}"
 
 
 def save(name: str, result: dict[str, Any]) -> None:
     """Writes results under their name."""
-    from training.run_folder import write_json
-
     FOLDER.mkdir(exist_ok=True)
     write_json(FOLDER / f"{name}.json", result)
 

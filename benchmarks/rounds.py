@@ -1,4 +1,4 @@
-"""Peers that take turns, each in a process of its own: TensorFlow and PyTorch do not share one well."""
+"""Contestants that take turns, each in a process of its own: TensorFlow and PyTorch do not share one well."""
 
 import contextlib
 import dataclasses
@@ -6,11 +6,12 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from typing import Any
 
-SETTLE = 0.1  # seconds in which the threads of the peer before stop spinning
-Work = Callable[[], int]  # does the work once and returns how many items (images) that were
-Make = Callable[[], Work]  # called in the peer's process; raises ImportError where a peer is not installed
+SETTLE = 0.1  # seconds in which the threads of the contestant before stop spinning
+Work = Callable[[], int]  # does the work once and returns its number of items (images)
+Make = Callable[[], Work]  # called in the contestant's process; raises ImportError where a package is not installed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,27 +20,27 @@ class OnDevice:
 
     work: Work
     peak: Callable[[], int | None]
-    """Bytes that the process held there at most; None where there are none."""
+    """Bytes that the process held there at most; None where the device does not count them."""
 
     def __call__(self) -> int:
         return self.work()
 
 
-def alternate(makers: Mapping[str, Make], rounds: int, warm: int = 1) -> dict[str, dict[str, Any] | None]:
-    """Times every peer once in each round, a different one first each time.
+def alternate(makers: Mapping[str, Make], rounds: int, warmup: int = 1) -> dict[str, dict[str, Any] | None]:
+    """Times every contestant once in each round, a different one first each time.
 
     Args:
-        makers: picklable, by the name of the peer.
+        makers: picklable, by the name of the contestant.
         rounds: that count.
-        warm: calls before, which do not count.
+        warmup: calls before, which do not count.
 
     Returns:
-        By name None where something is not installed, else: "rates" (items per second of every round), "first" (seconds
+        By name None where a package is not installed, else: "rates" (items per second of every round), "first" (seconds
         of the first call), "memory" (bytes that the process held at most), "grown" (how much more that is than before
         the first call) and "device" (bytes on an accelerator at most, for `OnDevice`).
 
     Raises:
-        RuntimeError: the process of a peer has died.
+        RuntimeError: the process of a contestant has died.
     """
     context = multiprocessing.get_context("spawn")
     processes, connections, results = [], {}, {}
@@ -49,9 +50,9 @@ def alternate(makers: Mapping[str, Make], rounds: int, warm: int = 1) -> dict[st
             processes.append(context.Process(target=_serve, args=(make, there)))
             processes[-1].start()
             there.close()
-            results[name] = _answer(name, connections[name])
-            for call in range(warm if results[name] else 0):
-                _, seconds = _ask(name, connections[name], "work")
+            results[name] = _receive(name, connections[name])
+            for call in range(warmup if results[name] else 0):
+                _, seconds = _request(name, connections[name], "work")
                 if not call:
                     results[name]["first"] = seconds
         present = [name for name in makers if results[name]]
@@ -61,10 +62,10 @@ def alternate(makers: Mapping[str, Make], rounds: int, warm: int = 1) -> dict[st
             first = turn % max(len(present), 1)
             for name in present[first:] + present[:first]:
                 time.sleep(SETTLE)
-                items, seconds = _ask(name, connections[name], "work")
+                items, seconds = _request(name, connections[name], "work")
                 results[name]["rates"].append(items / seconds)
         for name in present:
-            memory = _ask(name, connections[name], "memory")
+            memory = _request(name, connections[name], "memory")
             results[name] |= memory | {"grown": memory["memory"] - results[name].pop("before")}
     finally:
         for connection in connections.values():
@@ -75,54 +76,54 @@ def alternate(makers: Mapping[str, Make], rounds: int, warm: int = 1) -> dict[st
 
 
 def median(result: Mapping[str, Any]) -> float:
-    """Median rate of a peer."""
+    """Median rate of a contestant."""
     return statistics.median(result["rates"])
 
 
 def spread(result: Mapping[str, Any], digits: int = 1) -> str:
-    """Lowest and highest rate of a peer."""
+    """Lowest and highest rate of a contestant."""
     return f"{min(result['rates']):.{digits}f}-{max(result['rates']):.{digits}f}"
 
 
-def _ask(name, connection, what):
-    with contextlib.suppress(OSError):  # of a process that has died, which the answer tells
+def _request(name: str, connection: Connection, what: str) -> Any:
+    with contextlib.suppress(OSError):  # of a process that has died, which `_receive` reports
         connection.send(what)
-    return _answer(name, connection)
+    return _receive(name, connection)
 
 
-def _answer(name, connection):
+def _receive(name: str, connection: Connection) -> Any:
     try:
         return connection.recv()
     except (EOFError, OSError):
         raise RuntimeError(f"The process of {name!r} has died; see above.") from None
 
 
-def _serve(make, connection):
-    """In the peer's process: says what it holds, then answers until the other end closes."""
+def _serve(make: Make, connection: Connection) -> None:
+    """In the contestant's process: sends its memory, then responds to requests until the other end closes."""
     try:
         work = make()
     except ImportError:
         connection.send(None)
         return
-    connection.send({"before": _held("VmRSS")})
-    while (what := _heard(connection)) is not None:
+    connection.send({"before": _memory("VmRSS")})
+    while (what := _next_request(connection)) is not None:
         if what == "memory":
             device = {"device": work.peak()} if isinstance(work, OnDevice) else {}
-            connection.send({"memory": _held("VmHWM"), **device})
+            connection.send({"memory": _memory("VmHWM"), **device})
             continue
         began = time.perf_counter()
         items = work()
         connection.send((items, time.perf_counter() - began))
 
 
-def _heard(connection):
+def _next_request(connection: Connection) -> str | None:
     try:
         return connection.recv()
     except EOFError:
         return None
 
 
-def _held(which: str) -> int:
+def _memory(which: str) -> int:
     """Bytes of memory that this process holds ("VmRSS") or held at most ("VmHWM"; `getrusage` adds the parent's)."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(which))

@@ -1,13 +1,12 @@
 """What a second replica brings on this machine, and from that, what 1,024 would bring: python -m benchmarks scaling
 
-Measured: a network of 64 px and half width trains by each engine of `training.distribution.strategy` with one and with
-two replicas
-or workers, each on a core of its own (parameter servers and the chief share those cores), on one batch that stays in
-memory. With as many cores as replicas that is what the engines cost, not what they gain. The table gives images per
-second (median and range over epochs of a fixed number of steps, after a first one), the efficiency of two against
-twice one, the bytes that a step moves - computed from the variables' shapes, and counted on the loopback interface,
-with whatever else uses it - and the time in collectives: what a step with two takes longer than with one, and an
-all-reduce of such gradients alone.
+Measured: a network of 64 px and half width trains by each strategy of `training.distribution` with one and with two
+replicas or workers, each on a core of its own (parameter servers and the chief share those cores), on one batch that
+stays in memory. With as many cores as replicas that is what the strategies cost, not what they gain. The table gives
+images per second (median and range over epochs of a fixed number of steps, after a first one), the efficiency of two
+against twice one, the bytes that a step moves (computed from the variables' shapes, and counted on the loopback
+interface, with whatever else uses it), and the time in collectives: how much longer a step with two takes than with
+one, and an all-reduce of such gradients alone.
 
 Predicted: the same for the paper's network with both heads, 224 px and 32 images a replica, at 8, 64 and 1,024
 replicas, for links whose speed is stated, by the formulas of `benchmarks.scaling_model`.
@@ -24,9 +23,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -36,8 +36,13 @@ from rich.console import Console
 
 from benchmarks import results
 from benchmarks import scaling_model as model_of
-from benchmarks.results import Shown
+from benchmarks.results import ResultTable
 from benchmarks.scaling_model import Link
+
+if TYPE_CHECKING:
+    from training.distribution.strategy import Strategy
+
+Result = dict[str, Any]  # as stored, of all runs or of one
 
 NAME = "scaling"
 LIMIT = 600  # seconds after which a process of a measurement is killed
@@ -55,7 +60,7 @@ class Run:
     """One measurement."""
 
     strategy: str
-    """One of `training.distribution.strategy.NAMES`."""
+    """One of `training.distribution.choose.NAMES`."""
     replicas: int = 1
     """Devices or workers."""
     variant: str = "batchnorm"
@@ -81,9 +86,9 @@ RUNS = [Run("default")] + [
 RUNS += [Run("data-parallel", replicas, steps=8, epochs=4) for replicas in (1, 2)]  # slow on CPUs
 
 
-def main(arguments: Sequence[str] | None = None) -> list[Shown]:
+def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     results.parser(NAME, __doc__).parse_args(arguments)
-    result = measured()
+    result = measure()
     results.save(NAME, result)
     return tables(result)
 
@@ -91,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Shown]:
 # Measuring: one process or cluster after the other
 
 
-def measured() -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     """Results of all runs by name, None where JAX is missing; under "load" the load average (1 minute) before each."""
     result: dict[str, Any] = {"about": results.about(), "settings": dataclasses.asdict(RUNS[0]), "runs": {}, "load": {}}
     console, began = Console(stderr=True), time.monotonic()
@@ -111,7 +116,7 @@ def start(run: Run) -> dict[str, Any]:
     from training.distribution.launch import launch
 
     with tempfile.TemporaryDirectory() as folder:
-        out, lines = Path(folder) / "result.json", []
+        out, lines = Path(folder) / "result.json", list[str]()
         command = [sys.executable, "-m", "benchmarks.scaling", json.dumps(dataclasses.asdict(run)), str(out)]
         status = launch(
             command,
@@ -140,20 +145,20 @@ def work(run: Run, out: Path) -> None:
         devices = [tf.config.LogicalDeviceConfiguration()] * run.replicas
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
 
-    from training.distribution import strategy
-    from training.run_folder import write_json
+    from inception_v1.atomic_files import write_json
+    from training.distribution.choose import make_strategy
 
-    engine = strategy.make(run.strategy, timeout=60)
-    if engine.serves:
-        engine.serve()
+    distribution = make_strategy(run.strategy, timeout=60)
+    if distribution.serves:
+        distribution.serve()
         return
-    result = trained(run, engine)
+    result = train_with(run, distribution)
     if run.replicas > 1 and run.strategy != "parameter-server":
-        result["all_reduce"] = all_reduce_seconds(engine, result.pop("shapes"))
+        result["all_reduce"] = all_reduce_seconds(distribution, result.pop("shapes"))
     result.pop("shapes", None)
-    if engine.is_chief:
+    if distribution.is_chief:
         write_json(out, result)
-    engine.gather("finished")  # a process that ends early looks like one that died
+    distribution.gather("finished")  # a process that ends early looks like one that died
 
 
 def use_own_cores(run: Run) -> None:
@@ -165,14 +170,14 @@ def use_own_cores(run: Run) -> None:
     os.sched_setaffinity(0, {cores[index % len(cores)]} if alone else set(cores))
 
 
-def trained(run: Run, engine) -> dict[str, Any]:
-    """Trains by an engine, as `training.train` does, and returns rates, step times, bytes and gradient shapes."""
+def train_with(run: Run, distribution: "Strategy") -> dict[str, Any]:
+    """Trains by a strategy, as `training.train` does, and returns rates, step times, bytes and gradient shapes."""
     import keras
     import tensorflow as tf
 
     from inception_v1 import Spec, cost
-    from training.recipe import Recipe
-    from training.train import compiled, shared
+    from training.recipe import Recipe, with_global_batch
+    from training.train import compile_model
 
     keras.utils.set_random_seed(0)
     shape = (run.pixels, run.pixels, 3)
@@ -180,16 +185,16 @@ def trained(run: Run, engine) -> dict[str, Any]:
     recipe = Recipe(batch_size=run.batch, base_batch_size=run.batch, learning_rate=0.001, image_size=run.pixels)
     asynchronous = run.strategy == "parameter-server"
     steps = run.steps * (run.replicas if asynchronous else 1)  # its epochs count the steps of all workers
-    with engine.scope():
+    with distribution.scope():
         weights = {head: 1.0 if head == "main" else recipe.aux_weight for head in spec.heads}
-        model = compiled(shared(recipe, engine.replicas), spec, steps, weights)
+        model = compile_model(with_global_batch(recipe, distribution.replicas), spec, steps, weights)
 
     rng = np.random.default_rng(0)
     batch = rng.normal(size=(run.batch, *shape)).astype("float32"), rng.integers(run.classes, size=run.batch)
     clock = watch(keras.callbacks.Callback)
-    other = engine.fit(
+    other = distribution.fit(
         model,
-        lambda share, service: tf.data.Dataset.from_tensors(batch).repeat(),  # each piece of a step is a batch
+        lambda shard, service: tf.data.Dataset.from_tensors(batch).repeat(),  # each per-replica batch is this one
         None,
         epochs=1 + run.epochs,
         initial_epoch=0,
@@ -217,7 +222,7 @@ def trained(run: Run, engine) -> dict[str, Any]:
     }
 
 
-def watch(base):
+def watch(base: Any) -> Any:
     """A callback that notes the time and the bytes on loopback at the end of each epoch, and the time of each step."""
 
     class Clock(base):
@@ -246,13 +251,12 @@ def loopback_bytes() -> int:
     return sum(int(line.split()[9]) for line in lines if line.strip().startswith("lo:"))
 
 
-def bytes_of(tensors) -> int:
+def bytes_of(tensors: Iterable[tuple[Sequence[int], Any]]) -> int:
     """Bytes of tensors of these (shape, dtype)."""
-
     return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in tensors)
 
 
-def count_moved(run: Run, gradients: int, state: int, batch) -> dict[str, float]:
+def count_moved(run: Run, gradients: int, state: int, batch: Sequence[np.ndarray]) -> dict[str, float]:
     """Bytes that a step sends from device to device, by kind, all of them together."""
     if run.strategy == "parameter-server":  # a step of one worker
         return {
@@ -265,15 +269,17 @@ def count_moved(run: Run, gradients: int, state: int, batch) -> dict[str, float]
     return {"gradients": ring * gradients, "running statistics": ring * state}
 
 
-def all_reduce_seconds(engine, gradients) -> dict[str, list[float]]:
+def all_reduce_seconds(
+    distribution: "Strategy", gradients: Sequence[tuple[Sequence[int], Any]]
+) -> dict[str, list[float]]:
     """Seconds of each of several all-reduces: of gradients of these shapes, of one tensor as large, of one number."""
-
     total = sum(int(np.prod(shape)) for shape, _ in gradients)
+    kinds: dict[str, list[Sequence[int]]]
     kinds = {"gradients": [shape for shape, _ in gradients], "one tensor": [(total,)], "one number": [(1,)]}
-    make = reducer_jax if engine.name == "data-parallel" else reducer_tf
-    result = {}
+    make = reducer_jax if distribution.name == "data-parallel" else reducer_tf
+    result: dict[str, list[float]] = {}
     for kind, shapes in kinds.items():
-        reduce = make(engine, [np.ones(shape, "float32") for shape in shapes])
+        reduce = make(distribution, [np.ones(shape, "float32") for shape in shapes])
         result[kind] = []
         for repeat in range(13):
             began = time.perf_counter()
@@ -283,42 +289,44 @@ def all_reduce_seconds(engine, gradients) -> dict[str, list[float]]:
     return result
 
 
-def reducer_tf(engine, values):
+def reducer_tf(distribution: "Strategy", values: Sequence[np.ndarray]) -> Callable[[], Any]:
     """A function that all-reduces these values as a training step does."""
     import tensorflow as tf
 
-    with engine.scope():
+    with distribution.scope():
         strategy = tf.distribute.get_strategy()
-        given = [strategy.experimental_distribute_values_from_function(lambda _, v=v: tf.constant(v)) for v in values]
+        gradients = [
+            strategy.experimental_distribute_values_from_function(lambda _, v=v: tf.constant(v)) for v in values
+        ]
 
         def on_replica(parts):
             reduced = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, parts)
             return tf.add_n([tf.reshape(part, [-1])[0] for part in reduced])  # waits for all of them
 
-        step = tf.function(lambda: strategy.run(on_replica, args=(given,)))
+        step = tf.function(lambda: strategy.run(on_replica, args=(gradients,)))
     return lambda: strategy.experimental_local_results(step())[0].numpy()
 
 
-def reducer_jax(engine, values):
-    """The same on JAX: sums over an axis that is spread over the devices."""
+def reducer_jax(distribution: "Strategy", values: Sequence[np.ndarray]) -> Callable[[], Any]:
+    """The same on JAX: sums over an axis that is sharded over the devices."""
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     mesh = Mesh(np.array(jax.devices()), ("replica",))
-    spread, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("replica",), ()))
-    given = [jax.make_array_from_process_local_data(spread, value[None]) for value in values]
-    step = jax.jit(lambda parts: [part.sum(0) for part in parts], out_shardings=whole)
-    return lambda: jax.block_until_ready(step(given))
+    sharded, replicated = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("replica",), ()))
+    gradients = [jax.make_array_from_process_local_data(sharded, value[None]) for value in values]
+    step = jax.jit(lambda parts: [part.sum(0) for part in parts], out_shardings=replicated)
+    return lambda: jax.block_until_ready(step(gradients))
 
 
 # Tables
 
 
-def tables(result) -> list[Shown]:
+def tables(result: Result) -> list[ResultTable]:
     return [measured_table(result), *predicted_tables(result, LINKS | {"gRPC on this machine": measured_link(result)})]
 
 
-def readme(result) -> list[Shown]:
+def readme(result: Result) -> list[ResultTable]:
     """The tables without the core as a replica, and with the larger number of servers alone."""
     shown = [measured_table(result), *predicted_tables(result, LINKS, SERVERS[-1:])]
     for table in shown[1:]:
@@ -327,7 +335,7 @@ def readme(result) -> list[Shown]:
     return shown
 
 
-def measured_table(result) -> Shown:
+def measured_table(result: Result) -> ResultTable:
     """Rows by strategy."""
     runs, settings = result["runs"], result["settings"]
     rows = []
@@ -350,21 +358,23 @@ def measured_table(result) -> Shown:
         f"replica, {runs['default 1']['gradients'] / 1e6:.2f} MB of gradients; {settings['epochs']} epochs of "
         f"{settings['steps']} steps"
     )
-    return Shown(title, [*heads, "2 longer than 1, ms/step", "all-reduce alone, ms"], rows)
+    return ResultTable(title, [*heads, "2 longer than 1, ms/step", "all-reduce alone, ms"], rows)
 
 
-def rate(run) -> str:
+def rate(run: Result) -> str:
     rates = run["rates"]
     return f"{statistics.median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})"
 
 
-def moved(run) -> list[str]:
+def moved(run: Result) -> list[str]:
     """Megabytes of a step, all processes together: computed, and seen on loopback."""
     computed = sum(run["computed"].values())
     return [f"{computed / 1e6:.1f}", f"{statistics.median(run['loopback']) / 1e6:.1f}"]
 
 
-def predicted_tables(result, links, servers_=SERVERS) -> Iterator[Shown]:
+def predicted_tables(
+    result: Result, links: Mapping[str, Link], server_counts: Sequence[int] = SERVERS
+) -> Iterator[ResultTable]:
     """Rows by compute time and link, synchronous and asynchronous."""
     size = paper_bytes()
     heads = ["a step alone", "link"]
@@ -373,29 +383,27 @@ def predicted_tables(result, links, servers_=SERVERS) -> Iterator[Shown]:
         waiting = [model_of.expected_maximum(times, 1) / model_of.expected_maximum(times, n) for n in REPLICAS]
         synchronous.append([label, "none: stragglers alone", *(f"{value:.0%}" for value in waiting)])
         for name, link in links.items():
-            cells = [both(times, lambda o, n=n: sync(n, times, size, link, o)) for n in REPLICAS]  # noqa: B023
+            cells = [both(times, partial(model_of.synchronous_seconds, n, times, size, link)) for n in REPLICAS]
             synchronous.append([label, name, *cells])
-            for servers in servers_:
-                cells = [both(times, lambda o, n=n: late(n, times, size, link, servers, o)) for n in REPLICAS]  # noqa: B023
+            for servers in server_counts:
+                seconds = partial(model_of.asynchronous_seconds, times=times, size=size, link=link, servers=servers)
+                cells = [both(times, partial(seconds, n)) for n in REPLICAS]
                 full = model_of.saturation(times, size, link, servers)
                 asynchronous.append([label, name, str(servers), *cells, f"{full:,.0f}"])
     columns = [f"n = {n:,}" for n in REPLICAS]
     what = f"paper, both heads, 224 px, {PAPER_BATCH} images a replica, {size / 1e6:.1f} MB of gradients: efficiency"
     overlap = "without and with overlap with the backward pass"
-    yield Shown(f"{what} of synchronous training {overlap}", [*heads, *columns], synchronous)
-    yield Shown(
+    yield ResultTable(f"{what} of synchronous training {overlap}", [*heads, *columns], synchronous)
+    yield ResultTable(
         f"{what} of asynchronous training {overlap}; staleness about n - 1",
         [*heads, "servers", *columns, "servers full from n ="],
         asynchronous,
     )
 
 
-sync, late = model_of.synchronous_seconds, model_of.asynchronous_seconds
-
-
-def both(times, seconds) -> str:
-    """Efficiency without overlap and with the whole backward pass; once where they agree."""
-    pair = [f"{model_of.efficiency(times, seconds(overlap)):.0%}" for overlap in (0.0, OVERLAP)]
+def both(times: Sequence[float], seconds: Callable[..., float]) -> str:
+    """Efficiency without overlap and with that of the whole backward pass; once where they agree."""
+    pair = [f"{model_of.efficiency(times, seconds(overlap=overlap)):.0%}" for overlap in (0.0, OVERLAP)]
     return " / ".join(dict.fromkeys(pair))
 
 
@@ -406,25 +414,25 @@ def paper_bytes() -> int:
     return model_of.gradient_bytes(cost(Spec("paper")).trainable)
 
 
-def measured_link(result) -> Link:
+def measured_link(result: Result) -> Link:
     """What the all-reduce of two TensorFlow processes on this machine shows."""
     run = result["runs"]["multiworker 2"]
     small, large = (statistics.median(run["all_reduce"][kind]) for kind in ("one number", "one tensor"))
-    return model_of.fitted(2, small, large, run["gradients"])
+    return model_of.fit_link(2, small, large, run["gradients"])
 
 
-def compute_times(result) -> dict[str, list[float]]:
+def compute_times(result: Result) -> dict[str, list[float]]:
     """Seconds of a replica's step by what computes it. Both spread as the steps of one core do, divided by their mean.
 
-    The graphics card is a stated one.
+    The GPU is a stated one.
     """
     steps = result["runs"]["default 1"]["steps"]
     relative = [step / statistics.mean(steps) for step in steps]
     core = statistics.median(result["runs"]["paper"]["step"])
-    card = PAPER_BATCH / GPU_IMAGES_PER_SECOND
+    gpu = PAPER_BATCH / GPU_IMAGES_PER_SECOND
     return {
         label: [mean * value for value in relative]
-        for label, mean in ((f"{1000 * card:.1f} ms (GPU)", card), (f"{core:.2f} s (this core)", core))
+        for label, mean in ((f"{1000 * gpu:.1f} ms (GPU)", gpu), (f"{core:.2f} s (this core)", core))
     }
 
 

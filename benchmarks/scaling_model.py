@@ -1,4 +1,4 @@
-"""How the throughput of a training step grows with the replicas: a model of a few lines, fed by measurements.
+"""How the throughput of a training step grows with the replicas: a model of a few lines, based on measurements.
 
 With n replicas, B bytes of gradients, links of W bytes/s each way and a latency of L seconds a message, and a replica
 that computes for c seconds a step (on average; c_1 ... c_m are the measured ones):
@@ -9,12 +9,12 @@ that computes for c seconds a step (on average; c_1 ... c_m are the measured one
     asynchronous step    a(n) = max(c + max(0, 2 B/W + 2 L - o c), n B / (p W))        with p parameter servers
     efficiency           c / s(n) or c / a(n)
 
-Efficiency is that against a replica alone that talks to nobody: of n replicas' images per second, the share that n such
-replicas would do. Assumptions:
+Efficiency is that against a replica alone that communicates with nobody: the images per second of n replicas as a
+fraction of n times those of such a replica. Assumptions:
 
 - The network is flat: every pair of replicas has the same link, full duplex, nothing else on it, and no switch is
   oversubscribed. Adding up costs nothing.
-- o is the share of the computation behind which communication hides: 0, where it starts after the last gradient, or
+- o is the fraction of the computation behind which communication hides: 0, where it starts after the last gradient, or
   2/3, the backward pass, where each gradient leaves as soon as it is there. The truth is between.
 - Step times are independent between replicas and steps and distributed as the measured ones, so that no step is slower
   than the slowest that was measured.
@@ -79,7 +79,7 @@ def synchronous_seconds(replicas: int, times: Sequence[float], size: float, link
         times: measured seconds of a replica's computation.
         size: bytes of the gradients.
         link: of each replica.
-        overlap: share of the computation behind which communication hides, 0 to 1.
+        overlap: fraction of the computation behind which communication hides, 0 to 1.
     """
     hidden = overlap * expected_maximum(times, 1)
     return expected_maximum(times, replicas) + max(0.0, all_reduce_seconds(replicas, size, link) - hidden)
@@ -109,11 +109,11 @@ def _alone(times: Sequence[float], size: float, link: Link, overlap: float) -> f
 
 
 def efficiency(times: Sequence[float], seconds: float) -> float:
-    """Throughput of a replica whose step takes `seconds`, as a share of that of one that only computes; 0 to 1."""
+    """Throughput of a replica whose step takes `seconds`, as a fraction of that of one that only computes; 0 to 1."""
     return expected_maximum(times, 1) / seconds
 
 
-def fitted(replicas: int, small: float, large: float, size: float) -> Link:
-    """The link that a ring all-reduce shows: of nearly nothing in `small` seconds, of `size` bytes in `large`."""
+def fit_link(replicas: int, small: float, large: float, size: float) -> Link:
+    """The link on which a ring all-reduce takes `small` seconds for nearly nothing and `large` for `size` bytes."""
     rounds = 2 * (replicas - 1)
     return Link(rounds / replicas * size / max(large - small, 1e-9), small / rounds)

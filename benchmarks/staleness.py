@@ -1,10 +1,10 @@
 """What stale gradients cost: asynchronous against synchronous SGD at 1, 2 and 4 workers.
 
-`python -m benchmarks.staleness` trains one recipe of `digits` (quarter width, 32 images a worker and step, 15 epochs)
-by `googlenet launch` with parameter servers and with all-reduce, two seeds each, and prints the test top-1 of the
-main head with the staleness that the runs measured. Synchronous steps grow with the workers, and the learning rate with
-them; asynchronous ones stay as they are, and as many as with one worker. About 15 minutes on 2 cores. Results so far
-are kept in `benchmarks/results/staleness.json`, so that a script that was stopped goes on.
+`python -m benchmarks.staleness` trains one recipe of `digits` (quarter width, 32 images for each worker and step, 15
+epochs) by `googlenet launch` with parameter servers and with all-reduce, two seeds each, and prints the test top-1 of
+the main head with the staleness that the runs measured. The batch of synchronous steps grows with the workers, and the
+learning rate with it; asynchronous steps stay as they are, and as many as with one worker. About 15 minutes on 2 cores.
+Results so far are kept in `benchmarks/results/staleness.json`, so that a script that was interrupted resumes.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks import results
 from training.distribution.launch import launch
-from training.recipe import PRESETS
+from training.presets import PRESETS
 
 NAME = "staleness"
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def name(strategy: str, workers: int, seed: int) -> str:
 
 
 def run(strategy: str, workers: int, seed: int) -> dict[str, Any]:
-    """What one run says of itself."""
+    """The test top-1 of one run, and what else it measured."""
     with tempfile.TemporaryDirectory() as folder:
         recipe, out, lines = Path(folder, "recipe.json"), Path(folder, "run"), list[str]()
         recipe.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(RECIPE, seed=seed))), "utf-8")

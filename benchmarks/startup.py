@@ -1,7 +1,7 @@
 """How long users wait before anything happens: python -m benchmarks startup
 
-Each command runs in a process of its own, in turns: the command line's help, `import keras`, `import inception_v1`, and
-`googlenet train` on digits up to the end of its first step. About 3 minutes on 2 cores.
+Each command runs in a process of its own, in turns: the help of the command line, `import keras`,
+`import inception_v1`, and `googlenet train` on digits up to the end of its first step. About 3 minutes on 2 cores.
 """
 
 import os
@@ -14,20 +14,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import results
-from benchmarks.results import Shown
+from benchmarks.results import ResultTable
 
 NAME = "startup"
 HELP, KERAS, PACKAGE, STEP = "googlenet --help", "import keras", "import inception_v1", "googlenet train, first step"
 FIRST_STEP = """
 import os, sys
 import googlenet
-from training.report import figures as report
+from training.report import progress
 
-class Ends(report.ShowProgress):
+class EndAfterFirstStep(progress.ShowProgress):
     def on_train_batch_end(self, batch, logs=None):
         os._exit(0)
 
-report.ShowProgress = Ends
+progress.ShowProgress = EndAfterFirstStep
 googlenet.main(["train", "--out", sys.argv[1]])
 """
 PROGRAMS = {
@@ -38,14 +38,14 @@ PROGRAMS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> list[Shown]:
+def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser = results.parser(NAME, __doc__, rounds=7)
-    result = measured(parser.parse_args(arguments).rounds)
+    result = measure(parser.parse_args(arguments).rounds)
     results.save(NAME, result)
     return tables(result)
 
 
-def measured(rounds: int) -> dict[str, Any]:
+def measure(rounds: int) -> dict[str, Any]:
     """Seconds of every program, after one round that does not count and fills the caches of files."""
     seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
     for turn in range(rounds + 1):
@@ -64,14 +64,16 @@ def measured(rounds: int) -> dict[str, Any]:
     return {"about": results.about(), "rounds": rounds, "seconds": seconds}
 
 
-def tables(result: dict[str, Any]) -> list[Shown]:
+def tables(result: dict[str, Any]) -> list[ResultTable]:
     bars = {HELP: "0.5", PACKAGE: f"{1.05 * statistics.median(result['seconds'][KERAS]):.2f}", STEP: "15"}
     rows = [
         [f"`{name}`", f"{statistics.median(values):.2f}", f"{min(values):.2f}-{max(values):.2f}", bars.get(name, "")]
         for name, values in result["seconds"].items()
     ]
     about = results.machine(result["about"], "tensorflow", "keras")
-    return [Shown(f"Start-up, medians of {result['rounds']}; {about}", ["command", "seconds", "range", "bar"], rows)]
+    return [
+        ResultTable(f"Start-up, medians of {result['rounds']}; {about}", ["command", "seconds", "range", "bar"], rows)
+    ]
 
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Whether searched widths beat the paper's at the same multiply-accumulates: 10,000 images of Fashion-MNIST at 16 px.
 
 The search chooses by a validation split; three fresh seeds of both networks then see the test split for the first time.
-About an hour on 2 cores; goes on where it stopped.
+About an hour on 2 cores; a script that was interrupted resumes.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,13 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results
-from inception_v1 import cost
-from training import run_folder as runs
-from training.recipe import PRESETS
+from inception_v1 import Spec
+from training import run_folder
+from training.presets import PRESETS
 from training.run_folder import RunFolder
 from training.train import train
 from tuning import Budget, search
-from tuning.report import write as report
+from tuning.report.terminal import trial_line
 
 RECIPE = dataclasses.replace(
     PRESETS["fashion"],  # half width, small stem
@@ -39,11 +40,11 @@ SEEDS = (1, 2, 3)
 NAME = "widths"
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--space", default="branches")
-    parser.add_argument("--trials", type=int, default=18)
-    parser.add_argument("--out", type=Path, default=Path("runs/widths"))
+    parser.add_argument("--space", default="branches", help="Search space, of tuning.space.SPACES.")
+    parser.add_argument("--trials", type=int, default=18, help="Trials of the search.")
+    parser.add_argument("--out", type=Path, default=Path("runs/widths"), help="Folder of the search and of the runs.")
     options = parser.parse_args()
     console = Console()
     found = search(
@@ -52,26 +53,31 @@ def main():
         recipe=RECIPE,
         trials=options.trials,
         budget=Budget(keep_macs=0.02),
-        show=lambda standing: console.print(report.line(standing), soft_wrap=True, highlight=False),
+        show=lambda standing: console.print(trial_line(standing), soft_wrap=True, highlight=False),
     )
-    rows = {"paper": found.trials[0].spec, "searched": found.best.spec}
-    confirmed = {name: [trained(options.out / f"{name}-{n}", spec, n) for n in SEEDS] for name, spec in rows.items()}
+    assert found is not None, "a worker of a search"
+    assert found.best is not None, "a search without a completed trial"
+    networks = {"paper": found.trials[0], "searched": found.best}
+    confirmed = {
+        name: [confirm(options.out / f"{name}-{seed}", trial.spec, seed) for seed in SEEDS]
+        for name, trial in networks.items()
+    }
     result = {
         "space": options.space,
         "trials": len(found.trials),
         "seconds": {
             "search": round(sum(trial.seconds for trial in found.trials)),
-            "confirmation": round(sum(run["seconds"] for runs_ in confirmed.values() for run in runs_)),
+            "confirmation": round(sum(run["seconds"] for runs in confirmed.values() for run in runs)),
         },
         "networks": {
             name: {
-                "validation": found.trials[0].score if name == "paper" else found.best.score,
-                "values": found.trials[0].values if name == "paper" else found.best.values,
-                "params": cost(spec).without_aux().params,
-                "macs": cost(spec).without_aux().macs,
+                "validation": trial.score,
+                "values": trial.values,
+                "params": trial.params,
+                "macs": trial.macs,
                 "test": [run["heads"]["main"]["top1"] for run in confirmed[name]],
             }
-            for name, spec in rows.items()
+            for name, trial in networks.items()
         },
     }
     results.save(NAME, result)
@@ -79,15 +85,15 @@ def main():
     console.print(json.dumps(result["seconds"]))
 
 
-def trained(folder, spec, seed):
+def confirm(folder: Path, spec: Spec, seed: int) -> dict[str, Any]:
     """Numbers of the test split after training anew from another seed."""
     run = RunFolder(folder)
-    if not ((run / runs.METRICS).is_file() and run.metrics()["status"] == "finished"):
+    if not ((run / run_folder.METRICS).is_file() and run.metrics()["status"] == "finished"):
         train(dataclasses.replace(RECIPE, seed=seed), folder, spec=spec)
     return run.metrics()
 
 
-def table(result):
+def table(result: dict[str, Any]) -> Table:
     shown = Table(title="test top-1, %")
     for title in ("widths", "parameters", "MACs", "validation", *(f"seed {seed}" for seed in SEEDS), "mean", "std"):
         shown.add_column(title, justify="left" if title == "widths" else "right")

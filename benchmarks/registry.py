@@ -1,0 +1,20 @@
+"""The benchmarks of `python -m benchmarks` by name."""
+
+import importlib
+from types import ModuleType
+
+MODULES = {  # of this package
+    "train": "train",
+    "rematerialization": "rematerialization",
+    "inference": "inference",
+    "input": "input_pipeline",
+    "startup": "startup",
+    "scaling": "scaling",
+    "growth": "growth",
+    "gpu": "gpu",
+}
+
+
+def load(name: str) -> ModuleType:
+    """The module of a benchmark, which is imported on first use, since it may set the environment of TensorFlow."""
+    return importlib.import_module(f"benchmarks.{MODULES[name]}")
