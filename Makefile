@@ -1,5 +1,5 @@
-# make demo   builds .venv when needed, trains on real digits, evaluates, exports, and classifies one picture with the export
-# make test   builds .venv when needed, then lint, types and tests
+# make demo   builds .venv when needed, trains on real digits, evaluates, exports, classifies an image with the export
+# make test   builds .venv when needed, then lints, checks types and runs the tests
 PYTHON ?= python3.11
 BIN := .venv/bin
 RUN ?= runs/demo
@@ -31,7 +31,7 @@ demo: .venv/installed
 	$(BIN)/googlenet train --out $(RUN) --overwrite
 	@echo "== evaluating"
 	$(BIN)/googlenet evaluate $(RUN)
-	@echo "== classifying one picture"
+	@echo "== classifying one image"
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -c "$$SAVE_A_TEST_DIGIT" $(RUN)/digit.png 2>/dev/null
 	$(BIN)/googlenet predict $(RUN) $(RUN)/digit.png
 	@echo "== exporting, and classifying it with the export alone"
