@@ -251,7 +251,8 @@ class _ServerReplica:
             loss = tf.add_n([self._weights[head] * value for head, value in losses.items()])
         variables = self._model.trainable_variables
         gradients = tape.gradient(loss, [variable.value for variable in variables])
-        updates = [self._update(*pair, seen) for pair in zip(gradients, variables, strict=True)]
+        learning_rate = self._optimizer.learning_rate_at(seen)  # here, since a schedule's graph is large
+        updates = [self._update(*pair, learning_rate, seen) for pair in zip(gradients, variables, strict=True)]
         with tf.control_dependencies(updates):
             before = tf.raw_ops.ResourceCountUpTo(resource=counter.handle, limit=2**31 - 1, T=counter.dtype)
         stale = tf.minimum(tf.cast(before - seen, tf.int64), LARGEST_STALENESS)
@@ -261,13 +262,14 @@ class _ServerReplica:
             values += [value, *(tf.reduce_mean(in_top_k(labels, predictions[head], k)) for k in (1, 5))]
         tf.raw_ops.AssignAddVariableOp(resource=self._sums.handle, value=tf.stack(values))
 
-    def _update(self, gradient: tf.Tensor, variable: keras.Variable, steps: tf.Tensor) -> tf.Operation:
+    def _update(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor, steps: tf.Tensor
+    ) -> tf.Operation:
         """One step of the optimizer's update rule, on the parameter server that holds the variable."""
         optimizer = self._optimizer
         slots = _ServerSlots(optimizer, variable)
         with tf.device(variable.value.device):
-            learning_rate = tf.cast(optimizer.learning_rate_at(steps), gradient.dtype)
-            optimizer.update(slots, variable, gradient, learning_rate)
+            optimizer.update(slots, variable, gradient, tf.cast(learning_rate, gradient.dtype))
             if optimizer.average is not None:
                 slots.average(optimizer.average_momentum(steps))
         return slots.last
