@@ -74,10 +74,10 @@ def test_features_without_a_top(pooling, shape):
 @pytest.mark.every_backend
 def test_logits_have_the_probabilities_of_the_softmax():
     model = build_googlenet(**SMALL, classifier_activation=None)
-    twin = build_googlenet(**SMALL)
-    twin.set_weights(model.get_weights())
+    other = build_googlenet(**SMALL)
+    other.set_weights(model.get_weights())
     x = images(2)
-    logits, probabilities = model.predict(x, verbose=0), twin.predict(x, verbose=0)
+    logits, probabilities = model.predict(x, verbose=0), other.predict(x, verbose=0)
     for head in logits:
         np.testing.assert_allclose(ops.softmax(logits[head]), probabilities[head], atol=1e-6)
 
