@@ -1,6 +1,7 @@
 """Runs whose devices or machines share their steps end as one device does; machines are processes on this one."""
 
 import dataclasses
+import importlib
 import sys
 
 import keras
@@ -11,7 +12,6 @@ import googlenet
 from tests.helpers import ROOT
 from tests.helpers.processes import done
 from tests.helpers.runs import FLAGS, MAIN, TWO_CPUS, check_equal, history, metrics
-from training import train
 from training.presets import PRESETS
 from training.run_folder import RunFolder
 from training.task import recipe_spec
@@ -54,7 +54,8 @@ def test_a_run_that_was_interrupted_after_its_last_epoch_only_reports(tmp_path, 
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_test", fill_disk)
+        module = importlib.import_module("training.train")  # whose name in the package is its function
+        patch.setattr(module, "_test", fill_disk)
         assert googlenet.main([*flags, "--strategy", "mirrored"]) == 1
     before = history(tmp_path / "run")
     assert googlenet.main([*flags, "--strategy", "mirrored"]) == 0
