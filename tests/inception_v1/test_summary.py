@@ -38,6 +38,6 @@ def test_bars_are_as_tall_as_their_channels(arguments):
 def test_draw_refuses_before_writing(tmp_path):
     with pytest.raises(ValueError, match="fixed height and width"):
         draw(Spec(aux=False, input_shape=(None, None, 3)), tmp_path / "a.svg")
-    with pytest.raises(ValueError, match="existing folder"):
+    with pytest.raises(ValueError, match="folder that exists"):
         draw(Spec(), tmp_path / "absent" / "a.svg")
     assert not list(tmp_path.iterdir())
