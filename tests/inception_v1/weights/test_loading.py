@@ -225,7 +225,7 @@ def test_an_imported_model_keeps_what_it_says(tmp_path):
     with pytest.raises(ValueError, match=r"pixels.*'torsh'.*'torch'"):
         import_weights(tmp_path / "a.safetensors", pixels="torsh")
     model.save_weights(tmp_path / "a.weights.h5")
-    with pytest.raises(ValueError, match="say which network"):
+    with pytest.raises(ValueError, match="name the network"):
         import_weights(tmp_path / "a.weights.h5")
 
 

@@ -148,7 +148,7 @@ def test_one_wrong_choice_shows(folder, monkeypatch, case, what, size, row):
     # The files of inception5h say their own constants; here the wrong ones are to count.
     arguments = {"lrn": row.norm} if what == "lrn" and name == "inception5h" else {}
     if arguments:
-        monkeypatch.setattr("inception_v1.weights._check_family", lambda spec, weights: None)
+        monkeypatch.setattr("inception_v1.weights.assign._check_family", lambda spec, weights: None)
     assert difference(ours(path, size, x, aux=False, **arguments)["main"], expected["main"]) > VISIBLE
 
 
