@@ -77,14 +77,8 @@ class ParameterServer(Strategy):
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
-    def shard(self) -> Shard:
-        return WHOLE
-
     def dataset(self, make: Callable[[Shard], tf.data.Dataset]) -> tf.data.Dataset:
         return make(WHOLE)
-
-    def gather(self, text: str) -> list[str]:
-        return [text]
 
     def check(self, recipe: Recipe) -> None:
         super().check(recipe)

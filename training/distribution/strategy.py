@@ -49,16 +49,16 @@ class Strategy(abc.ABC):
         """Where the network is built and compiled."""
 
     @abc.abstractmethod
-    def shard(self) -> Shard:
-        """This process' part of evaluation."""
-
-    @abc.abstractmethod
     def dataset(self, make: Callable[[Shard], tf.data.Dataset]) -> Any:
         """What Keras' `fit` takes, from a function that makes the batches of a shard of each step."""
 
-    @abc.abstractmethod
+    def shard(self) -> Shard:
+        """This process' part of evaluation: all of it, where there is no other process."""
+        return WHOLE
+
     def gather(self, text: str) -> list[str]:
         """The texts of all processes, in their order, once all have sent one."""
+        return [text]
 
     def detect_failures(self) -> contextlib.AbstractContextManager[Any]:
         """Turns what is raised when another process is lost into a `ClusterError`."""
@@ -135,11 +135,5 @@ class SingleDevice(Strategy):
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
-    def shard(self) -> Shard:
-        return WHOLE
-
     def dataset(self, make: Callable[[Shard], tf.data.Dataset]) -> tf.data.Dataset:
         return make(WHOLE)
-
-    def gather(self, text: str) -> list[str]:
-        return [text]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from training.data.pipeline import WHOLE, Shard
+from training.data.pipeline import Shard
 from training.distribution.cluster import LOST, await_all, bound_silence, find_lost, first_line, loss_message
 from training.distribution.strategy import Strategy
 from training.errors import ClusterError, UserError
@@ -23,12 +23,6 @@ class TensorFlowStrategy(Strategy):
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         return self._strategy.scope()
-
-    def shard(self) -> Shard:
-        return WHOLE
-
-    def gather(self, text: str) -> list[str]:
-        return [text]
 
     def dataset(self, make: Callable[[Shard], tf.data.Dataset]) -> tf.distribute.DistributedDataset:
         local = len(self._strategy.extended.worker_devices)
