@@ -14,9 +14,11 @@ import pytest
 
 import googlenet
 from inception_v1 import Spec, cost
+from inception_v1.atomic_files import write_json
 from tests.helpers import ROOT
 from tests.helpers.runs import save_run
 from training.errors import UserError
+from training.presets import PRESETS
 
 TINY = ["--width-multiplier", "0.1", "--epochs", "1", "--warmup-epochs", "0", "--train-split", "train[:128]"]
 
@@ -63,8 +65,8 @@ def test_train_evaluate_predict_round_trip(tmp_path, data_dir, capsys):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["command"].startswith("googlenet train --width-multiplier 0.1")
 
-    evaluated = run("evaluate", folder, "--split", "test[:90]", "--json")
-    assert json.loads(evaluated.stdout)["images"] == 90
+    assert googlenet.main(["evaluate", str(folder), "--split", "test[:90]", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 90
     assert googlenet.main(["evaluate", str(folder)]) == 0
     assert f"{metrics['heads']['main']['top1']:.2%}" in capsys.readouterr().out
 
@@ -100,7 +102,6 @@ def test_published_weights_are_imported_and_name_a_photograph(tmp_path, capsys):
 
 def test_batches_come_from_other_processes(tmp_path, data_dir):
     """A data service and a second worker, each in its own process, feed a run."""
-    from training.presets import PRESETS
     from training.train import train
 
     processes = []
@@ -242,12 +243,16 @@ def test_compare_prints_a_verdict_and_draws_both_runs(runs, tmp_path, capsys):
     Image.open(out).verify()
 
 
-def test_augment_writes_a_figure(tmp_path, data_dir, monkeypatch, capsys):
+def test_augment_writes_a_figure(tmp_path, tmp_path_factory, capsys):
+    """Of a source that is prepared first, of which TFDS prints a report."""
     from PIL import Image
 
-    monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
+    place = tmp_path_factory.mktemp("augment")
+    recipe = dataclasses.replace(PRESETS["digits"], data_dir=str(place / "data"))
+    write_json(place / "recipe.json", dataclasses.asdict(recipe))
     out = tmp_path / "seen.png"
-    assert googlenet.main(["augment", "digits", "--rows", "2", "--columns", "3", "--out", str(out)]) == 0
+    flags = ["--recipe", str(place / "recipe.json"), "--rows", "2", "--columns", "3", "--out", str(out)]
+    assert googlenet.main(["augment", "digits", *flags]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     Image.open(out).verify()
     assert googlenet.main(["augment", "folder:/nonexistent", "--out", str(tmp_path / "no.png")]) == 2

@@ -1,6 +1,8 @@
 """Sources of images: every one is a `tfds.core.DatasetBuilder`, with class names, splits and slices."""
 
+import contextlib
 import difflib
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,7 +96,8 @@ def _prepared(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> tfds.core.Da
     with filelock.FileLock(str(place.parent / f".{place.name}.lock")):
         if place.exists():  # another process has prepared it meanwhile
             builder = _builder(recipe.source, recipe.data_dir)
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS says there what it does; the command's output is not for it
+            builder.download_and_prepare()
     return builder
 
 
