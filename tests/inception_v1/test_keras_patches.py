@@ -29,32 +29,26 @@ SCRIPT = textwrap.dedent("""
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
         return ds.with_options(options)
 
-    def trained(variant, rate, count):
-        keras.utils.set_random_seed(0)
-        with strategy.scope():
-            model = build_googlenet(
-                variant, input_shape=(32, 32, 1), classes=10, width_multiplier=0.1, dropout=(0.0, 0.0)
-            )
-            for layer in model.layers:
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    layer.synchronized = True
-                    layer.epsilon = 1.0  # 0.001 multiplies rounding a thousandfold in a network as narrow as this
-            model.compile(keras.optimizers.SGD(rate, momentum=0.9, use_ema=True, ema_momentum=0.9))
-        before = {f"{variant} before {w.path}": keras.ops.convert_to_numpy(w).copy() for w in model.weights}
-        stop = keras.callbacks.EarlyStopping("val_main_accuracy", mode="max", patience=5)
-        history = model.fit(batches(0, count), validation_data=batches(128, 195), epochs=2, callbacks=[stop], verbose=0)
-        return model, before, history.history
-
-    kept = {}
-    for variant, rate, count in (("plain", 0.01, 128), ("batchnorm", 1.0, 32)):
-        model, before, history = trained(variant, rate, count)
-        kept |= before
-        kept |= {f"{variant} history {name}": np.array(values) for name, values in history.items()}
-        kept |= {f"{variant} weights {w.path}": keras.ops.convert_to_numpy(w) for w in model.weights}
-        if variant == "plain":
-            kept |= {f"answer {h}": p for h, p in model.predict(batches(128, 195), verbose=0).items()}
-        scores = model.evaluate(batches(128, 195), verbose=0, return_dict=True)
-        kept |= {f"{variant} score {name}": np.array(value) for name, value in scores.items()}
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = build_googlenet(
+            "batchnorm", input_shape=(32, 32, 1), classes=10, width_multiplier=0.1, dropout=(0.0, 0.0)
+        )
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True
+                layer.epsilon = 1.0  # 0.001 multiplies rounding a thousandfold in a network as narrow as this
+        model.compile(keras.optimizers.SGD(1.0, momentum=0.9, use_ema=True, ema_momentum=0.9))
+    kept = {f"before {w.path}": keras.ops.convert_to_numpy(w).copy() for w in model.weights}
+    stop = keras.callbacks.EarlyStopping("val_main_accuracy", mode="max", patience=5)
+    history = model.fit(batches(0, 32), validation_data=batches(128, 195), epochs=2, callbacks=[stop], verbose=0)
+    kept |= {f"history {name}": np.array(values) for name, values in history.history.items()}
+    kept |= {f"weights {w.path}": keras.ops.convert_to_numpy(w) for w in model.weights}
+    scores = model.evaluate(batches(128, 195), verbose=0, return_dict=True)
+    kept |= {f"score {name}": np.array(value) for name, value in scores.items()}
+    with strategy.scope():  # with an epsilon of 1, all images are nearly the same to the network above
+        model = build_googlenet("plain", input_shape=(32, 32, 1), classes=10, width_multiplier=0.1)
+    kept |= {f"prediction {head}": p for head, p in model.predict(batches(128, 195), verbose=0).items()}
     np.savez(out, **kept)
 """)
 
@@ -82,10 +76,10 @@ def test_workers_end_bit_equal(results):
         np.testing.assert_array_equal(results["worker1"][name], value, err_msg=name)
 
 
-@pytest.mark.parametrize(("variant", "tolerance"), [("plain", 1e-6), ("batchnorm", 1e-5)])
-def test_workers_end_as_one_process_does(results, variant, tolerance):
-    one, two = results["one"], results["worker0"]
-    weights = [name for name in one if name.startswith(f"{variant} weights")]
+def test_workers_end_as_one_process_does(results):
+    """A network without batch normalization agrees more closely: see `test_tensorflow_strategies`."""
+    one, two, tolerance = results["one"], results["worker0"], 1e-5
+    weights = [name for name in one if name.startswith("weights")]
     assert len(weights) > 100
     for name in weights:
         np.testing.assert_allclose(two[name], one[name], atol=tolerance, err_msg=name)
@@ -95,18 +89,17 @@ def test_workers_end_as_one_process_does(results, variant, tolerance):
 
 
 def test_predictions_come_in_order(results):
-    one, two = (results[name]["answer main"] for name in ("one", "worker0"))
+    one, two = (results[name]["prediction main"] for name in ("one", "worker0"))
     assert one.shape == (67, 10)
     assert one.std(axis=0).max() > 1e-4  # the images differ, so that their order shows
     np.testing.assert_allclose(two, one, atol=1e-6)
 
 
-@pytest.mark.parametrize("variant", ["plain", "batchnorm"])
-def test_every_image_counts_once(results, variant):
+def test_every_image_counts_once(results):
     """67 images make two whole batches and one of three, of which one worker gets two and the other one."""
     one, two = results["one"], results["worker0"]
     for name in ("score loss", "score main_accuracy", "score aux1_top5_accuracy", "history val_loss", "history loss"):
-        np.testing.assert_allclose(two[f"{variant} {name}"], one[f"{variant} {name}"], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-5, err_msg=name)
 
 
 def test_an_untested_keras_is_refused(monkeypatch):

@@ -38,9 +38,7 @@ def test_the_same_seed_makes_the_same_trials(name, search, recipe):
     assert (outcomes(first) == outcomes(other)) is (name == "grid")
 
 
-@pytest.mark.parametrize(
-    ("name", "space", "trials"), [("bayesian", "branches", 16), ("bayesian", "stages", 30), ("evolution", "stages", 60)]
-)
+@pytest.mark.parametrize(("name", "space", "trials"), [("bayesian", "branches", 16), ("evolution", "stages", 60)])
 def test_a_search_that_learns_beats_chance(name, space, trials, search, recipe):
     """By the best score, which random search only approaches; mean of two seeds."""
     best = {name: [], "random": []}

@@ -33,6 +33,7 @@ CASES = {
 # The zoo's own padding rounds up at its own size alone; the other layouts of one file say the same at every size.
 ONE_SIZE = {"onnx-ceil", "caffe-old", "torchvision-legacy"}
 EVERY_SIZE = [(case, size) for case in CASES for size in SIZES[: 1 if case in ONE_SIZE else 3]]
+ON_EVERY_BACKEND = ("caffe", "torchvision", "slim", "onnx-floor", "inception5h")  # each family once
 EXECUTORS = {"caffe": "cv2", "slim": "tf_slim", "onnx_zoo": "onnxruntime"}
 
 
@@ -75,9 +76,12 @@ def difference(mine, expected):
     return float(np.abs(mine[:, : expected.shape[1]] - expected).max())
 
 
-@pytest.mark.parametrize(
-    ("case", "size"), [pytest.param(*each, id=f"{each[0]}-{each[1][0]}x{each[1][1]}") for each in EVERY_SIZE]
-)
+def _case(case, size):
+    once = [pytest.mark.every_backend] if case in ON_EVERY_BACKEND and size == SIZES[0] else []
+    return pytest.param(case, size, id=f"{case}-{size[0]}x{size[1]}", marks=once)
+
+
+@pytest.mark.parametrize(("case", "size"), [_case(*each) for each in EVERY_SIZE])
 def test_logits_are_those_of_the_original(folder, case, size):
     x, expected = theirs(folder, case, size)
     name, write, _ = CASES[case]
@@ -152,7 +156,7 @@ def test_one_wrong_choice_shows(folder, monkeypatch, case, what, size, row):
     assert difference(ours(path, size, x, aux=False, **arguments)["main"], expected["main"]) > VISIBLE
 
 
-@pytest.mark.parametrize("case", ["caffe", "torchvision", "slim", "onnx-floor", "inception5h"])
+@pytest.mark.parametrize("case", ON_EVERY_BACKEND)
 def test_wrong_orders_show(folder, case):
     x, expected = theirs(folder, case, SIZES[0])
     name, write, _ = CASES[case]
