@@ -128,6 +128,8 @@ class Space:
         check_choice("space", self.name, SPACES)
         for name in self.also:
             check_choice("also", name, RECIPE)
+        if len(set(self.also)) < len(self.also):
+            raise UserError(f"Expected each dimension of the recipe once; Received: also={self.also}.")
         if None in self.start.input_shape:
             raise UserError(f"Expected a fixed height and width; Received: input_shape={self.start.input_shape}.")
         object.__setattr__(self, "dimensions", (*self._width_dimensions(), *map(self._recipe_dimension, self.also)))
@@ -154,10 +156,13 @@ class Space:
     def neighbors(self, values: Values, count: int, seed: int) -> list[dict[str, Value]]:
         """Samples that differ from one in a single dimension, before the common factor of their budget."""
         rng = np.random.default_rng(seed)
-        columns = {dimension.name: np.repeat(values[dimension.name], count) for dimension in self.dimensions}
         changed = rng.integers(len(self.dimensions), size=count)
+        columns = {}
         for index, dimension in enumerate(self.dimensions):
-            columns[dimension.name][changed == index] = dimension.draw(rng, int(sum(changed == index)))
+            drawn, own = dimension.draw(rng, int(sum(changed == index))), values[dimension.name]
+            column = np.full(count, own, np.result_type(drawn, np.asarray(own)))  # which holds longer names too
+            column[changed == index] = drawn
+            columns[dimension.name] = column
         return self._listed(columns)
 
     def fit_to_budget(self, values: Values) -> dict[str, Value] | None:

@@ -137,6 +137,19 @@ def test_the_recipe_is_searched_too():
         assert sampled.cost(values) == (cost(spec).without_aux().params, cost(spec).without_aux().macs)
 
 
+@pytest.mark.parametrize("variant", ["plain", "batchnorm"])
+def test_neighbors_differ_in_one_dimension_and_hold_whole_names(variant):
+    """Among them names that are longer than the sample's own."""
+    sampled = space(also=("normalization", "learning_rate"))
+    values = sampled.default() | {"normalization": variant}
+    found = sampled.neighbors(values, 200, 0)
+    assert len(found) == 200
+    assert {each["normalization"] for each in found} == {"batchnorm", "paper", "plain"}
+    for each in found:
+        assert sampled.network(each).variant == each["normalization"]
+        assert sum(each[name] != value for name, value in values.items()) <= 1
+
+
 def test_values_survive_single_precision():
     sampled = space("stages", also=RECIPE)
     for values in sampled.sample(50, 0):
@@ -161,6 +174,10 @@ def test_ten_thousand_samples_and_costs_take_a_second():
         ({"budget": Budget(max_params=6e5, keep_macs=0.05)}, "Received: max_params=600000, keep_macs=0.05."),
         ({"also": ("aux_weight",), "start": dataclasses.replace(START, aux=False)}, "Expected auxiliary heads"),
         ({"also": ("weight_decay",), "recipe": PRESETS["paper"]}, "weight_decay above zero, to search around it"),
+        (
+            {"also": ("dropout", "dropout")},
+            "Expected each dimension of the recipe once; Received: also=('dropout', 'dr",
+        ),
         ({"start": Spec(aux=False, input_shape=(None, None, 3))}, "Expected a fixed height and width"),
     ],
 )
