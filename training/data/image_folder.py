@@ -19,8 +19,9 @@ VALIDATION_NAMES = ("validation", "val", "valid")
 class ImageFolder(tfds.core.DatasetBuilder):
     """Images in class sub-folders: `PATH/train/CLASS/*` and `PATH/val/CLASS/*`, or `PATH/CLASS/*` alone.
 
-    Reads JPEG, PNG, GIF (first frame), BMP and WebP in place. Unlike `tfds.ImageFolder` it slices its splits
-    ("train[:90%]"). The order within a split is shuffled once, the same on every machine, so that a slice is a sample.
+    Reads JPEG, PNG, GIF (first frame), BMP and WebP in place. Hidden files and folders and those that macOS leaves in
+    archives (`._IMG.jpg`, `__MACOSX/`) do not count. Unlike `tfds.ImageFolder` it slices its splits ("train[:90%]").
+    The order within a split is shuffled once, the same on every machine, so that a slice is a sample.
 
     Args:
         root: the folder.
@@ -90,11 +91,11 @@ class ImageFolder(tfds.core.DatasetBuilder):
 
 def _find_images(root: Path) -> tuple[dict[str, list[tuple[str, int]]], list[str]]:
     """{split: [(path, label)]}, shuffled within the split, and the class names in label order."""
-    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith(".")]
+    folders = _folders(root)
     splits = [f for f in folders if f.name in ("train", "test", *VALIDATION_NAMES)]
     if not any(f.name == "train" for f in splits):
         splits = [root]
-    classes = sorted({c.name for split in splits for c in split.iterdir() if c.is_dir() and not c.name.startswith(".")})
+    classes = sorted({folder.name for split in splits for folder in _folders(split)})
     if len(classes) < 2:
         raise UserError(
             f"Expected at least two class folders in {str(root)!r} (or in its train/); Received: {classes or 'none'}."
@@ -105,10 +106,16 @@ def _find_images(root: Path) -> tuple[dict[str, list[tuple[str, int]]], list[str
             (str(path), label)
             for label, name in enumerate(classes)
             for path in sorted((split / name).glob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
         ]
         if not files:
             raise UserError(f"Expected images ({', '.join(IMAGE_SUFFIXES)}) in {str(split)!r}; Received: none.")
         random.Random(0).shuffle(files)
         found["train" if split == root else split.name] = files
     return found, classes
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders in another one, without hidden ones and those of macOS' archives."""
+    folders = [path for path in root.iterdir() if path.is_dir()]
+    return sorted(folder for folder in folders if not folder.name.startswith((".", "__MACOSX")))

@@ -34,3 +34,15 @@ def test_bad_folders_are_refused(tmp_path):
     (tmp_path / "dog").mkdir()
     with pytest.raises(ValueError, match=r"images \(\.jpg"):
         sources.load(Recipe(source=f"folder:{tmp_path}"))
+
+
+def test_hidden_files_and_what_macos_leaves_are_no_images(tmp_path):
+    source = make_folder(tmp_path, ("train", "val"), ("ant", "cow"), count=5)
+    for place in ("train/ant/._0.png", "train/cow/.DS_Store", "train/cow/Thumbs.db", "train/.cache/0.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(b"no image")
+    for place in ("__MACOSX/train/ant", "train/__MACOSX/ant"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "0.png").write_bytes(b"no image")
+    train = Split(sources.load(Recipe(source=source)).train.builder, "train")
+    assert (train.classes, train.total, train.readable(0.0).size) == (["ant", "cow"], 10, 10)
