@@ -56,12 +56,27 @@ def make_resolver(name: str, *needed: str) -> tf.distribute.cluster_resolver.Clu
     try:
         resolver = resolvers.TFConfigClusterResolver()
         spec, task = resolver.cluster_spec(), (resolver.task_type, resolver.task_id)
-        if not set(needed) <= set(spec.jobs) or task[0] is None or task[1] is None:
+        if not set(needed) <= set(spec.jobs) or task[0] not in {"chief", *needed} or task[1] is None:
             raise ValueError(f"jobs {spec.jobs or 'none'}, task {task}")
         spec.task_address(*task)
+        _check_addresses(spec.as_dict())
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{expected}; Received: TF_CONFIG={os.environ.get('TF_CONFIG')!r} ({error}).") from None
     return resolver
+
+
+def _check_addresses(jobs: dict[str, list[str]]) -> None:
+    """Raises ValueError unless every task has an address of its own, with a port."""
+    tasks: dict[str, str] = {}
+    for name, address in [
+        (f"{job} {i}", where) for job, addresses in jobs.items() for i, where in enumerate(addresses)
+    ]:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ValueError(f"{name} at {address!r}, which is no HOST:PORT")
+        if address in tasks:
+            raise ValueError(f"{tasks[address]} and {name}, both at {address}")
+        tasks[address] = name
 
 
 def bound_silence(spec: tf.train.ClusterSpec, timeout: float) -> None:

@@ -8,6 +8,7 @@ from training.distribution import cluster
 from training.distribution.choose import make_strategy
 
 CLUSTER = {"worker": ["localhost:1", "localhost:2"]}
+FIRST, EVALUATOR = ({"type": job, "index": 0} for job in ("worker", "evaluator"))
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,16 @@ CLUSTER = {"worker": ["localhost:1", "localhost:2"]}
         (json.dumps({"cluster": CLUSTER, "task": {"type": "worker", "index": 2}}), "index"),
         (json.dumps({"cluster": CLUSTER, "task": {"type": "chief", "index": 0}}), "chief"),
         (json.dumps({"cluster": {"ps": ["localhost:1"]}, "task": {"type": "ps", "index": 0}}), "jobs"),
+        (json.dumps({"cluster": {**CLUSTER, "evaluator": ["localhost:3"]}, "task": EVALUATOR}), "('evaluator', 0)"),
+        (
+            json.dumps({"cluster": {"worker": ["localhost"]}, "task": FIRST}),
+            "worker 0 at 'localhost', which is no HOST",
+        ),
+        (json.dumps({"cluster": {"worker": ["localhost:x"]}, "task": FIRST}), "'localhost:x', which is no HOST:PORT"),
+        (
+            json.dumps({"cluster": {"worker": ["localhost:1", "localhost:1"]}, "task": FIRST}),
+            "worker 0 and worker 1, both at localhost:1",
+        ),
     ],
 )
 def test_a_tf_config_that_names_no_cluster_is_refused(config, received, monkeypatch):
