@@ -413,7 +413,7 @@ def test_all_processes_work_in_one_folder(launched):
         ("launch --workers 2 --parameter-servers 1 tune", "Expected no parameter servers in tune"),
         ("launch --workers 2", "Received: launch --workers 2."),
         ("launch --workers 2 trian --epochs 3", "Received: launch --workers 2 trian --epochs 3."),
-        ("launch --workers 2 train --epochs 0", "Expected epochs to be a number above zero"),
+        ("launch --workers 2 train --epochs 0", "Expected epochs to be an integer from 1 to below"),
         ("launch --workers 2 --restarts 1 train --overwrite", "Expected --restarts without --overwrite"),
     ],
 )
