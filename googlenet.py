@@ -543,13 +543,14 @@ def _predict(command: Predict, argv: list[str]) -> None:
 def _export(command: Export, argv: list[str]) -> None:
     from rich.console import Console
 
+    from inception_v1.spec import read_class_names
     from training.export.export import export
     from training.export.model_card import parity_table
 
     arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
     source, classes = arguments.pop("model"), arguments.pop("classes")
     out = arguments.pop("out") or Path("saved_models", source.absolute().name.removesuffix(".keras"))
-    names = classes.read_text("utf-8").splitlines() if classes else None
+    names = read_class_names(classes) if classes else None
     card = export(source, out, class_names=names, **arguments)
     Console().print(parity_table(card))
     print(out / str(card["version"]))
@@ -558,9 +559,10 @@ def _export(command: Export, argv: list[str]) -> None:
 def _import_weights(command: ImportWeights, argv: list[str]) -> None:
     from inception_v1 import import_weights
     from inception_v1.atomic_files import atomic_file, check_file
+    from inception_v1.spec import read_class_names
 
     check_file(command.out, (".keras",))
-    names = command.classes.read_text("utf-8").splitlines() if command.classes else None
+    names = read_class_names(command.classes) if command.classes else None
     model = import_weights(command.file, command.pixels, names)
     with atomic_file(command.out) as part:
         model.save(part)

@@ -299,7 +299,8 @@ class Spec:
         given["lrn"] = _checked_lrn(given["lrn"], family)
         given["pixels"] = family.pixels if given["pixels"] is None else given["pixels"]
         check_choice("pixels", given["pixels"], PIXELS)
-        given["class_names"] = _checked_class_names(given["class_names"], given["classes"])
+        if given["class_names"] is not None:
+            given["class_names"] = check_class_names(given["class_names"], given["classes"])
         for field, value in {"variant": variant, **given}.items():
             object.__setattr__(self, field, value)  # frozen once this is over
         object.__setattr__(self, "input_shape", _checked_input_shape(self))
@@ -438,6 +439,39 @@ def read_spec(path: str | os.PathLike[str]) -> Spec:
         raise UserError(f"Expected a spec in {str(path)!r}; Received: {error}.") from error
 
 
+def read_class_names(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a text file, each the name of a class in label order. See `check_class_names` for what they may be.
+
+    Raises:
+        UserError: the file cannot be read as UTF-8 text.
+    """
+    try:
+        return Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Expected class names, one a line, in {str(path)!r}; Received: {error}.") from error
+
+
+def check_class_names(names: Any, classes: int) -> tuple[str, ...]:
+    """The names of classes, as files of one name a line can hold them.
+
+    Args:
+        names: a sequence of strings in label order.
+        classes: how many there must be.
+
+    Raises:
+        UserError: no sequence of strings, a name that is blank or not one line of text, or another number of them.
+    """
+    checked = () if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    if not checked or not all(isinstance(name, str) for name in checked):
+        raise UserError(f"Expected class_names to be a list of strings; Received: class_names={str(names)[:80]!r}.")
+    for name in checked:
+        if name.splitlines() != [name] or not name.strip() or any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise UserError(f"Expected class names of one line of text each; Received: {name!r}.")
+    if len(checked) != classes:
+        raise UserError(f"Expected {classes} class names, one a class; Received: {len(checked)}.")
+    return checked
+
+
 def check_choice(what: str, value: Any, choices: Iterable[Any], error: type[Exception] = UserError) -> None:
     """Raises `error` naming every choice, and the nearest one, unless `value` is among them."""
     choices = list(choices)
@@ -479,15 +513,6 @@ def _checked_lrn(lrn: Any, family: Variant) -> LRN | None:
     if len(numbers) != 4 or not all(isinstance(n, int | float) for n in numbers):
         raise UserError(f"Expected lrn to be four numbers ({', '.join(LRN._fields)}); Received: lrn={lrn!r}.")
     return LRN(*numbers)
-
-
-def _checked_class_names(names: Any, classes: int) -> tuple[str, ...] | None:
-    if names is None:
-        return None
-    checked = tuple(names) if isinstance(names, tuple | list) else ()
-    if len(checked) != classes or not all(isinstance(name, str) for name in checked):
-        raise UserError(f"Expected class_names to be {classes} strings, one a class; Received: {len(checked)} of them.")
-    return checked
 
 
 def _checked_widths(widths: Any) -> dict[str, Widths] | None:

@@ -83,7 +83,7 @@ def export(
     """
     options = Options(_checked_targets(to), top, float_only, batching, nchw, preprocessing, precisions)
     _check_options(options, version)
-    folder = Path(out)
+    folder, name = Path(out), Path(os.path.abspath(out)).name  # also of "." and ".."
     _check_place(folder, version)
     run, network = _read(source, class_names, keep_aux)
     options, refused = _with_precisions(options, run, network)
@@ -91,15 +91,15 @@ def export(
     with _alone(folder):
         version = version or _next_version(folder)
         with atomic_folder(folder / str(version)) as part:
-            card = model_card.begin_card(str(source), folder.name, version, run, network) | {"refused": refused}
+            card = model_card.begin_card(str(source), name, version, run, network) | {"refused": refused}
             with _as_os_error():
-                card["formats"] = _write(part, folder.name, run, network, options)
+                card["formats"] = _write(part, name, run, network, options)
             _write_card(part, card)
             card |= verify(part, card, network, samples)
             card["files"] = _files(part)
             _write_card(part, card)
         if "savedmodel" in options.targets:
-            write_text(folder / "models.config", savedmodel.models_config(folder.name))
+            write_text(folder / "models.config", savedmodel.models_config(name))
     return card
 
 
@@ -139,7 +139,7 @@ def _read(
     else:
         run = RunFolder(source)
         model, labels = run.model(), run.classes()
-    return run, ExportModel(model, list(class_names or labels), keep_aux)
+    return run, ExportModel(model, labels if class_names is None else class_names, keep_aux)
 
 
 def _with_precisions(options: Options, run: RunFolder | None, network: ExportModel) -> tuple[Options, dict[str, str]]:

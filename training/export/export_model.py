@@ -1,5 +1,7 @@
 """A trained network as every export computes it: its weights are constants, and its outputs are probabilities."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -7,6 +9,7 @@ import tensorflow as tf
 from inception_v1 import GoogLeNet
 from inception_v1.fold_batchnorm import fold_batchnorm
 from inception_v1.preprocessing import constants, normalize
+from inception_v1.spec import check_class_names
 from training import transfer
 from training.errors import UserError
 from training.precision import precision
@@ -35,19 +38,16 @@ class ExportModel:
 
     Raises:
         UserError: Keras on another backend than TensorFlow, a network without the heads asked for, for other than
-            square images or other than 1 or 3 channels, or another number of labels than classes.
+            square images or other than 1 or 3 channels, or labels that are no names of its classes.
     """
 
-    def __init__(self, model: GoogLeNet, labels: list[str], keep_aux: bool = False) -> None:
+    def __init__(self, model: GoogLeNet, labels: Sequence[str], keep_aux: bool = False) -> None:
         if keras.backend.backend() != "tensorflow":
             raise UserError(f"Expected Keras on TensorFlow for an export; Received: {keras.backend.backend()!r}.")
         height, width, self.channels = model.spec.input_shape
         if height != width:
             raise UserError(f"Expected a network for square images; Received: {height}x{width}.")
-        if len(labels) != model.spec.classes:
-            raise UserError(f"Expected {model.spec.classes} class names, one a class; Received: {len(labels)}.")
-        if broken := [name for name in labels if len(name.splitlines()) > 1 or name.strip("\r\n") != name]:
-            raise UserError(f"Expected class names of one line each; Received: {broken[0]!r}.")
+        labels = list(check_class_names(labels, model.spec.classes))
         self.size = height or DEFAULT_SIZE
         self.mean, self.std = constants(model.spec.pixels, self.channels)
         self.model, self.labels = _of_size(model, self.size), labels

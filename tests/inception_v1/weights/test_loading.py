@@ -220,7 +220,7 @@ def test_an_imported_model_keeps_what_it_says(tmp_path):
         "torchvision",
     )
     assert equal(model, again)
-    with pytest.raises(ValueError, match="class_names to be 3 strings"):
+    with pytest.raises(ValueError, match="Expected 3 class names"):
         import_weights(tmp_path / "a.safetensors", class_names=("cat",))
     with pytest.raises(ValueError, match=r"pixels.*'torsh'.*'torch'"):
         import_weights(tmp_path / "a.safetensors", pixels="torsh")

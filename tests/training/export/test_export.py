@@ -43,12 +43,14 @@ def test_weights_are_stored_once(exported):
     assert card["files"]["model_float16.tflite"]["bytes"] < 0.65 * card["files"]["model_float32.tflite"]["bytes"]
 
 
-def test_versions_are_counted_and_an_interrupted_one_is_removed(exported, tmp_path, capsys):
+def test_versions_are_counted_and_an_interrupted_one_is_removed(exported, tmp_path, capsys, monkeypatch):
     run, _, _ = exported
     out = tmp_path / "digits"
     (out / "7").mkdir(parents=True)
     (out / ".8.part" / "assets").mkdir(parents=True)  # of a process that was killed
-    assert training.export(run, out, to="onnx")["version"] == 8
+    monkeypatch.chdir(out)
+    card = training.export(run, ".", to="onnx")
+    assert (card["name"], card["version"]) == ("digits", 8)
     assert versions(out) == ["7", "8"]
     assert not (out / ".8.part").exists()
     with pytest.raises(ValueError, match="Expected a new version; Received: 7"):
@@ -93,7 +95,11 @@ def test_two_exports_do_not_write_to_one_place(exported, tmp_path):
         ({"version": 0}, "version to be 1 or more; Received: version=0"),
         ({"top": 0}, "top to be 1 or more; Received: top=0"),
         ({"class_names": ["a", "b"]}, "Expected 10 class names, one a class; Received: 2"),
-        ({"class_names": ["a\nb", *"cdefghijk"]}, r"class names of one line each; Received: 'a\\nb'"),
+        ({"class_names": ["a\nb", *"cdefghijk"]}, r"class names of one line of text each; Received: 'a\\nb'"),
+        ({"class_names": [" ", *"bcdefghij"]}, "class names of one line of text each; Received: ' '"),
+        ({"class_names": ["\ud800", *"bcdefghij"]}, r"class names of one line of text each; Received: '\\ud800'"),
+        ({"class_names": []}, r"class_names to be a list of strings; Received: class_names='\[\]'"),
+        ({"class_names": "abcdefghij"}, "class_names to be a list of strings; Received: class_names='abcdefghij'"),
     ],
 )
 def test_bad_arguments_are_refused_and_leave_nothing(exported, tmp_path, options, message):
@@ -122,6 +128,9 @@ def test_bad_sources_and_places_are_refused_and_leave_nothing(exported, tmp_path
     names.write_text("one\ntwo\n")
     assert googlenet.main(["export", str(exported[0]), "--out", str(out), "--classes", str(names)]) == 2
     assert "Expected 10 class names, one a class; Received: 2." in capsys.readouterr().err
+    names.write_bytes(b"\xff\xfe")
+    assert googlenet.main(["export", str(exported[0]), "--out", str(out), "--classes", str(names)]) == 2
+    assert "Expected class names, one a line, in " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("target", ["savedmodel", "onnx"])
