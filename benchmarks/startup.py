@@ -1,7 +1,8 @@
 """How long users wait before anything happens: python -m benchmarks startup
 
 Each command runs in a process of its own, in turns: the help of the command line, `import keras`,
-`import inception_v1`, and `googlenet train` on digits up to the end of its first step. About 3 minutes on 2 cores.
+`from inception_v1 import build_googlenet`, and `googlenet train` on digits up to the end of its first step. About 3
+minutes on 2 cores.
 """
 
 import os
@@ -17,7 +18,8 @@ from benchmarks import results
 from benchmarks.results import ResultTable
 
 NAME = "startup"
-HELP, KERAS, PACKAGE, STEP = "googlenet --help", "import keras", "import inception_v1", "googlenet train, first step"
+HELP, KERAS, STEP = "googlenet --help", "import keras", "googlenet train, first step"
+PACKAGE = "from inception_v1 import build_googlenet"  # the bare package imports no Keras
 FIRST_STEP = """
 import os, sys
 import googlenet
@@ -33,7 +35,7 @@ googlenet.main(["train", "--out", sys.argv[1]])
 PROGRAMS = {
     HELP: ["-m", "googlenet", "--help"],
     KERAS: ["-c", "import keras"],
-    PACKAGE: ["-c", "import inception_v1"],
+    PACKAGE: ["-c", PACKAGE],
     STEP: ["-c", FIRST_STEP],
 }
 
@@ -80,6 +82,6 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
     """What `--quick` compares: higher is better."""
     middle = {name: statistics.median(values) for name, values in result["seconds"].items()}
     return {
-        "start-up: import keras / import inception_v1": middle[KERAS] / middle[PACKAGE],
+        "start-up: import keras / import build_googlenet": middle[KERAS] / middle[PACKAGE],
         "start-up: import keras / first step of training": middle[KERAS] / middle[STEP],
     }
