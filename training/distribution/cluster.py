@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import time
 
@@ -12,6 +13,7 @@ from training.errors import ClusterError, UserError
 
 TIMEOUT = 300.0  # seconds within which all machines of a cluster must have joined
 HEARTBEAT = 15.0  # seconds of silence after which a machine counts as lost
+WHERE = re.compile(r"\s|$|Graph execution error|Detected at node|File |<stack traces")  # lines of TensorFlow's messages
 LOST = (  # what TensorFlow raises when another machine is lost
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -148,5 +150,6 @@ def loss_message(tasks: list[str], error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or the name of its type."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    """The first line of an error's message that says what happened, or the name of its type."""
+    lines = (line for line in str(error).splitlines() if not WHERE.match(line))
+    return next(lines, type(error).__name__)[:200]

@@ -3,6 +3,7 @@ import socket
 import threading
 
 import pytest
+import tensorflow as tf
 
 from training.distribution import cluster
 from training.distribution.choose import make_strategy
@@ -50,6 +51,15 @@ def test_a_broken_tf_config_is_refused_whatever_the_strategy(config, monkeypatch
     monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(ValueError, match=r"Expected TF_CONFIG .*; Received: "):
         make_strategy()
+
+
+def test_a_message_says_what_happened_and_not_where():
+    text = "Graph execution error:\n\nDetected at node Reduce defined at (most recent call last):\n<stack traces ...>"
+    error = tf.errors.UnavailableError(None, None, f"{text}\nConnection reset by peer\n\t [[{{{{node Reduce}}}}]]")
+    assert cluster.loss_message([], error) == (
+        "lost another process (Connection reset by peer); give the same command on all machines to resume"
+    )
+    assert cluster.first_line(tf.errors.UnavailableError(None, None, "")) == "UnavailableError"
 
 
 def test_a_lost_machine_is_named_though_its_port_still_accepts_connections_for_a_moment():
