@@ -152,4 +152,4 @@ def loss_message(tasks: list[str], error: Exception) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an error's message that says what happened, or the name of its type."""
     lines = (line for line in str(error).splitlines() if not WHERE.match(line))
-    return next(lines, type(error).__name__)[:200]
+    return next(lines, type(error).__name__)[:200].rstrip(": ")
