@@ -20,7 +20,8 @@ from tests.helpers.runs import save_run
 from training.errors import UserError
 from training.presets import PRESETS
 
-TINY = ["--width-multiplier", "0.1", "--epochs", "1", "--warmup-epochs", "0", "--train-split", "train[:128]"]
+TINY = ["--width-multiplier", "0.1", "--no-aux", "--epochs", "1", "--warmup-epochs", "0"]
+TINY += ["--train-split", "train[:128]"]
 
 
 def command(*arguments, environment=None):
@@ -110,9 +111,8 @@ def test_batches_come_from_other_processes(tmp_path, data_dir):
         address = processes[0].stdout.readline().split()[-1]
         processes.append(start("data-service", "--port", "0", "--dispatcher", address, stdout=subprocess.PIPE))
         assert processes[1].stdout.readline().split()[-1] == address
-        recipe = dataclasses.replace(
-            PRESETS["digits"], data_dir=data_dir, width_multiplier=0.1, epochs=1, warmup_epochs=0, test_split="test[:9]"
-        )
+        changes = {"width_multiplier": 0.1, "aux": False, "epochs": 1, "warmup_epochs": 0, "test_split": "test[:9]"}
+        recipe = dataclasses.replace(PRESETS["digits"], data_dir=data_dir, **changes)
         assert train(recipe, tmp_path / "run", data_service=address)["status"] == "finished"
         with pytest.raises(ValueError, match="no data service in deterministic mode"):
             train(dataclasses.replace(recipe, deterministic=True), tmp_path / "other", data_service=address)

@@ -1,4 +1,4 @@
-"""Runs whose devices or machines share their steps end as one device does; machines are processes on this one."""
+"""Runs whose devices share their steps end as one device does; for those of several machines see `test_faults`."""
 
 import dataclasses
 import importlib
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import googlenet
-from tests.helpers import ROOT
 from tests.helpers.processes import done
 from tests.helpers.runs import FLAGS, MAIN, TWO_CPUS, check_equal, history, metrics
 from training.presets import PRESETS
@@ -62,17 +61,6 @@ def test_a_run_that_was_interrupted_after_its_last_epoch_only_reports(tmp_path, 
     assert (metrics(tmp_path / "run")["status"], metrics(tmp_path / "run")["images"]) == ("finished", 9)
     assert history(tmp_path / "run") == before
     assert len(before) == 1
-
-
-def test_two_workers_end_as_one_device(one, root, data_dir):
-    folder = root / "workers"
-    flags = [*FLAGS, "--data-dir", data_dir, "--batch-size", "32", "--out", folder]
-    output = done([sys.executable, ROOT / "googlenet.py", "launch", "--workers", "2", "train", *flags])
-    check_equal(folder, one)
-    assert (metrics(folder)["strategy"], metrics(folder)["replicas"]) == ("multiworker", 2)
-    assert output.count("epoch   2/2") == output.count("run folder: ") == 1  # the chief's alone
-    assert len(list(folder.glob("tensorboard/**/events*"))) == len(list(one.glob("tensorboard/**/events*")))
-    assert metrics(folder)["heads"]["main"]["loss"] == pytest.approx(metrics(one)["heads"]["main"]["loss"], abs=1e-5)
 
 
 def test_batch_normalization_is_synchronized_as_the_recipe_says(data_dir):
