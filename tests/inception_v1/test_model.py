@@ -387,6 +387,20 @@ def test_bad_labels_are_refused(method, y, message, compiled):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
+def test_images_without_labels_are_refused(method, compiled):
+    tf = pytest.importorskip("tensorflow")
+    model, x = compiled[0], images(4)
+    given = [x, ops.convert_to_tensor(x)]
+    if method in ("fit", "evaluate"):
+        given += [tf.data.Dataset.from_tensor_slices(data).batch(2) for data in (x, (x,))]
+    for each in given:
+        with pytest.raises(
+            ValueError, match=r"labels with the images: .* by head \['main', 'aux1', 'aux2'\]; Received"
+        ):
+            getattr(model, method)(each)
+
+
 def test_bad_validation_labels_are_refused_before_training():
     model = build_googlenet(**SMALL)
     model.compile("sgd")
