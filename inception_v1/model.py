@@ -164,7 +164,7 @@ class GoogLeNet(keras.Model):
         return taps
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        self._check_given(x, y)
+        self._check_labels(y)
         validation = kwargs.get("validation_data")
         if isinstance(validation, tuple | list) and len(validation) > 1:
             self._check_labels(validation[1])
@@ -172,20 +172,25 @@ class GoogLeNet(keras.Model):
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self._check_given(x, y)
+        self._check_labels(y)
         return super().evaluate(x, y, *args, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self._check_given(x, y)
+        self._check_labels(y)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self._check_given(x, y)
+        self._check_labels(y)
         return super().test_on_batch(x, y, *args, **kwargs)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
+        if y is None and self.spec.include_top:
+            raise UserError(
+                f"Expected labels with the images: one an image for all heads, or a dict by head "
+                f"{list(self.spec.heads)}; Received: images alone."
+            )
         y, sample_weight = self._fan_out(y), self._fan_out(sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
@@ -263,18 +268,6 @@ class GoogLeNet(keras.Model):
             if not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
             self.compute_loss(y=example, y_pred={head: uniform for head in self.spec.heads})
-
-    def _check_given(self, x: Any, y: Any) -> None:
-        """Refuses images without labels, and labels that `_check_labels` refuses."""
-        if y is None and self.spec.include_top:
-            element = getattr(x, "element_spec", ())  # of a tf.data.Dataset
-            labelled = isinstance(element, tuple) and len(element) != 1
-            if isinstance(x, np.ndarray | list) or ops.is_tensor(x) or not labelled:
-                raise UserError(
-                    f"Expected labels with the images: one an image for all heads, or a dict by head "
-                    f"{list(self.spec.heads)}; Received: images alone."
-                )
-        self._check_labels(y)
 
     def _check_labels(self, y: Any) -> None:
         """Refuses labels of the wrong shape or out of range while they still are arrays."""

@@ -394,6 +394,7 @@ def test_images_without_labels_are_refused(method, compiled):
     given = [x, ops.convert_to_tensor(x)]
     if method in ("fit", "evaluate"):
         given += [tf.data.Dataset.from_tensor_slices(data).batch(2) for data in (x, (x,))]
+        given.append((part,) for part in (x, x))
     for each in given:
         with pytest.raises(
             ValueError, match=r"labels with the images: .* by head \['main', 'aux1', 'aux2'\]; Received"
