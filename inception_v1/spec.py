@@ -461,7 +461,7 @@ def check_class_names(names: Any, classes: int) -> tuple[str, ...]:
     Raises:
         UserError: no sequence of strings, a name that is blank or not one line of text, or another number of them.
     """
-    checked = () if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    checked = tuple(names) if isinstance(names, Sequence) and not isinstance(names, str) else ()
     if not checked or not all(isinstance(name, str) for name in checked):
         raise UserError(f"Expected class_names to be a list of strings; Received: class_names={str(names)[:80]!r}.")
     for name in checked:
