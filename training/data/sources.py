@@ -56,7 +56,9 @@ def load(recipe: Recipe) -> Splits:
         raise UserError(
             f"Expected a dataset of images with one class label; Received: {recipe.source!r} with {features}."
         )
-    splits = _choose_splits(_prepared(builder, recipe), recipe)
+    with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it prepares; standard output is the command's
+        builder = _prepared(builder, recipe)
+    splits = _choose_splits(builder, recipe)
     for field, split in splits._asdict().items():
         try:
             count = split.size
@@ -96,8 +98,7 @@ def _prepared(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> tfds.core.Da
     with filelock.FileLock(str(place.parent / f".{place.name}.lock")):
         if place.exists():  # another process has prepared it meanwhile
             builder = _builder(recipe.source, recipe.data_dir)
-        with contextlib.redirect_stdout(sys.stderr):  # TFDS says there what it does; the command's output is not for it
-            builder.download_and_prepare()
+        builder.download_and_prepare()
     return builder
 
 
