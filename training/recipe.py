@@ -37,7 +37,7 @@ class Range:
 
 
 LARGE = 10**9  # far beyond what makes sense, and far below what overflows
-POSITIVE, NATURAL, FRACTION, COUNT = Range(0, LARGE, above=True), Range(0, LARGE), Range(0, 1), Range(1, LARGE)
+POSITIVE, NONNEGATIVE, FRACTION, COUNT = Range(0, LARGE, above=True), Range(0, LARGE), Range(0, 1), Range(1, LARGE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Recipe:
     """Height and width that images are resized to, in pixels."""
     paper_augment: bool = False
     """The paper's augmentation: 8-100 % crops, random interpolation, mirror, photometric distortions."""
-    rotate: Annotated[float, NATURAL] = 0.0
+    rotate: Annotated[float, NONNEGATIVE] = 0.0
     """Random rotation, at most this many degrees either way."""
     zoom: Annotated[float, FRACTION] = 0.0
     """Random zoom: a factor from 1 - zoom to 1 + zoom."""
@@ -93,9 +93,9 @@ class Recipe:
     """Mirror half of the images left to right."""
     erase: Annotated[float, Range(0, 1, below=False)] = 0.0
     """Random erasing: fraction of the images in which a rectangle becomes noise."""
-    mixup: Annotated[float, NATURAL] = 0.0
+    mixup: Annotated[float, NONNEGATIVE] = 0.0
     """Strength (alpha) of mixup; 0: none. With cutmix, each batch gets one of the two."""
-    cutmix: Annotated[float, NATURAL] = 0.0
+    cutmix: Annotated[float, NONNEGATIVE] = 0.0
     """Strength (alpha) of CutMix; 0: none."""
     unreadable: Annotated[float, FRACTION] = 0.01
     """Largest fraction of images that may be unreadable; they are left out and named in metrics.json."""
@@ -110,7 +110,7 @@ class Recipe:
     """Images per step that learning_rate is meant for."""
     schedule: Literal["cosine", "staircase", "polynomial"] = "cosine"
     """cosine: decays to zero; staircase: 4 % less every 8 epochs; polynomial: times the square root of what is left."""
-    warmup_epochs: Annotated[float, NATURAL] = 1.0
+    warmup_epochs: Annotated[float, NONNEGATIVE] = 1.0
     """Epochs in which the learning rate rises linearly from zero."""
     momentum: Annotated[float, FRACTION] = 0.9
     """Momentum of SGD."""
@@ -118,13 +118,13 @@ class Recipe:
     """Use Nesterov's momentum."""
     bias_rate: Annotated[float, POSITIVE] = 1.0
     """Factor of the learning rate for biases."""
-    weight_decay: Annotated[float, NATURAL] = 5e-4
+    weight_decay: Annotated[float, NONNEGATIVE] = 5e-4
     """Decoupled weight decay of kernels, times the learning rate."""
-    l2: Annotated[float, NATURAL] = 0.0
+    l2: Annotated[float, NONNEGATIVE] = 0.0
     """Weight decay of kernels in Caffe's convention: l2 * kernel is added to the gradient."""
     average: Annotated[float | None, FRACTION] = None
     """Momentum per step of an exponential moving average of the weights (Polyak averaging); none: no average."""
-    aux_weight: Annotated[float, NATURAL] = 0.3
+    aux_weight: Annotated[float, NONNEGATIVE] = 0.3
     """Weight of each auxiliary loss."""
     aux_schedule: Literal["constant", "linear"] = "constant"
     """linear: the auxiliary weight falls to zero over the run."""
@@ -143,7 +143,7 @@ class Recipe:
         for name, known in numeric_fields().items():
             known.check(name, getattr(self, name))
         for name in ("schedule", "aux_schedule", "precision"):
-            choices = typing.get_args(typing.get_type_hints(type(self))[name])
+            choices = typing.get_args(_hints()[name])
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"Expected {name} to be one of {', '.join(map(repr, choices))}; "
@@ -181,10 +181,16 @@ class NumericField:
 
 
 @functools.cache
+def _hints() -> dict[str, Any]:
+    """The annotations of `Recipe` by field."""
+    return typing.get_type_hints(Recipe, include_extras=True)
+
+
+@functools.cache
 def numeric_fields() -> dict[str, NumericField]:
     """The numeric fields of `Recipe` by name, read from its annotations."""
     found = {}
-    for name, hint in typing.get_type_hints(Recipe, include_extras=True).items():
+    for name, hint in _hints().items():
         for known in getattr(hint, "__metadata__", ()):
             if isinstance(known, Range):
                 types = typing.get_args(hint.__origin__) or (hint.__origin__,)
