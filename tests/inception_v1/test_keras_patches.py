@@ -77,7 +77,7 @@ def test_workers_end_bit_equal(results):
 
 
 def test_workers_end_as_one_process_does(results):
-    """A network without batch normalization agrees more closely: see `test_tensorflow_strategies`."""
+    """A network without batch normalization agrees more closely: see `test_faults`."""
     one, two, tolerance = results["one"], results["worker0"], 1e-5
     weights = [name for name in one if name.startswith("weights")]
     assert len(weights) > 100
