@@ -36,6 +36,7 @@ def test_sums_of_the_parts_of_a_split_are_its_scores():
 
 
 REPLICAS = """
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -44,6 +45,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from inception_v1 import build_googlenet
 from training.evaluation.predictor import predict
 
+keras.utils.set_random_seed(1)
 network = dict(input_shape=(32, 32, 1), classes=3, width_multiplier=0.1, aux=False)
 with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
     mirrored = build_googlenet("batchnorm", **network)
