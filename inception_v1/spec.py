@@ -435,7 +435,7 @@ def read_spec(path: str | os.PathLike[str]) -> Spec:
     """
     try:
         return Spec(**json.loads(Path(path).read_text("utf-8")))
-    except (OSError, json.JSONDecodeError, TypeError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise UserError(f"Expected a spec in {str(path)!r}; Received: {error}.") from error
 
 

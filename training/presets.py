@@ -122,5 +122,5 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     try:
         fields = json.loads(Path(path).read_text("utf-8"))
         return Recipe(**fields)
-    except (OSError, json.JSONDecodeError, TypeError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise UserError(f"Expected a recipe in {str(path)!r}; Received: {error}.") from error

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,25 @@ import numpy as np
 
 from inception_v1 import GoogLeNet, Spec
 from inception_v1.atomic_files import write_json, write_text
-from inception_v1.spec import read_spec
+from inception_v1.spec import check_class_names, read_class_names, read_spec
 from training.errors import UserError
 from training.presets import read_recipe
 from training.recipe import Recipe
 
-RECIPE, SPEC, CLASSES, METRICS = "recipe.json", "spec.json", "classes.txt", "metrics.json"
+RECIPE, SPEC, CLASSES, IMAGES, METRICS = "recipe.json", "spec.json", "classes.txt", "images.csv", "metrics.json"
 HISTORY, TENSORBOARD, REPORT = "history.csv", "tensorboard", "report"
 BEST, RAW, STATE, LOCK = "best.keras", "raw.keras", "state.npz", ".lock"
 STRUCTURE = ("widths", "reduction", "lrn", "dropout")  # what a spec decides beyond what recipes do
+
+# What can still be done without a file.
+REMEDIES = {
+    RECIPE: f"The network alone can still be used: give {BEST} itself to predict, export or train --weights",
+    SPEC: "The run cannot be resumed, but its best model can be used",
+    CLASSES: f"{BEST} has the names too: give it itself to predict or export, or write the file anew, one name a line",
+    METRICS: "The numbers of the test split can be computed anew by evaluate",
+    HISTORY: f"The numbers of its epochs are lost, but its best model, {BEST}, can be used",
+    BEST: "Train again (--overwrite) to have the model",
+}
 
 
 class RunFolder:
@@ -71,7 +82,9 @@ class RunFolder:
             raise UserError(f"{expected}; Received: {str(self.path)!r}, a run with {', '.join(other)}.")
         if not (self / STATE).is_file():
             return False
-        own = {name: getattr(read_spec(self / SPEC), name) for name in STRUCTURE}
+        with _reading(self / SPEC):
+            stored = read_spec(self / SPEC)
+        own = {name: getattr(stored, name) for name in STRUCTURE}
         if other := [
             f"{name} {value!r}, not {getattr(spec, name)!r}"
             for name, value in own.items()
@@ -80,6 +93,8 @@ class RunFolder:
             raise UserError(f"{expected}; Received: {str(self.path)!r}, a run with {', '.join(other)}.")
         if (before := self.metrics().get("replicas", 1)) != replicas:  # old runs did not record it: there was one
             raise UserError(f"{expected}; Received: {str(self.path)!r}, a run on {before} replicas, not {replicas}.")
+        if self.metrics().get("best_epoch"):
+            self._check_model()
         return True
 
     @contextlib.contextmanager
@@ -110,49 +125,78 @@ class RunFolder:
         write_text(self / CLASSES, "".join(f"{name}\n" for name in classes))
 
     def recipe(self) -> Recipe:
-        """The recipe of the run. Raises UserError where there is none."""
+        """The recipe of the run."""
         self._check_is_run()
-        return read_recipe(self / RECIPE)
+        with _reading(self / RECIPE):
+            return read_recipe(self / RECIPE)
 
     def classes(self) -> list[str]:
         """Class names in label order."""
         self._check_is_run()
-        return (self / CLASSES).read_text("utf-8").splitlines()
+        with _reading(self / CLASSES):
+            names = read_class_names(self / CLASSES)
+            return list(check_class_names(names, read_spec(self / SPEC).classes)) if (self / SPEC).is_file() else names
 
     def metrics(self) -> dict[str, Any]:
-        """What `metrics.json` holds."""
+        """What `metrics.json` holds, with "status", "epochs" and "seconds" in any case."""
         self._check_is_run()
-        return json.loads((self / METRICS).read_text("utf-8"))
+        with _reading(self / METRICS):
+            return {"status": "running", "epochs": 0, "seconds": 0.0, **json.loads((self / METRICS).read_text("utf-8"))}
 
     def model(self) -> GoogLeNet:
-        """The best model, not compiled. Raises UserError where no epoch has finished yet."""
+        """The best model, not compiled."""
         self.check_trained()
+        self._check_model()
         return keras.saving.load_model(self / BEST, compile=False)
 
     def check_trained(self) -> None:
-        """Raises UserError where there is no run, or no epoch has finished yet."""
+        """Raises UserError where there is no run, or no model yet."""
         self._check_is_run()
         if not (self / BEST).is_file():
             raise UserError(
-                f"Expected a run with a trained model; Received: {str(self.path)!r}, which has no {BEST} yet."
+                f"Expected a run with a trained model; Received: {str(self.path)!r}, which has no {BEST}: no epoch has "
+                "finished yet, or the file was removed."
             )
+
+    def _check_model(self) -> None:
+        """Raises UserError unless the best model's file is whole."""
+        with _reading(self / BEST), zipfile.ZipFile(self / BEST) as archive:
+            if bad := archive.testzip():
+                raise zipfile.BadZipFile(f"{bad} is not as it was written")
 
     def _check_is_run(self) -> None:
         if not (self / RECIPE).is_file():
-            raise UserError(f"Expected the folder of a run; Received: {str(self.path)!r}, which holds no {RECIPE}.")
+            raise UserError(
+                f"Expected the folder of a run; Received: {str(self.path)!r}, which holds no {RECIPE}."
+                + (f" {REMEDIES[RECIPE]}." if (self / BEST).is_file() else "")
+            )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says which file of a run is missing or damaged, and what can still be done. Nothing but the reading is in it."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:  # of JSON and UTF-8: ValueErrors
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        what = f"which is damaged ({reason})" if path.is_file() else "which is missing"
+        raise UserError(
+            f"Expected the {path.name} of a run; Received: {str(path)!r}, {what}. {REMEDIES[path.name]}."
+        ) from error
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
     """Columns of a `history.csv`. A network with one head logs its loss as "loss" alone: it is "main_loss" here.
 
     Raises:
-        UserError: no such file.
+        UserError: no such file, or a damaged one.
     """
-    if not path.is_file():
-        raise UserError(f"Expected the history.csv of a run; Received: {str(path)!r}, which is no file.")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    history = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
-    for prefix in ("", "val_"):
-        history.setdefault(f"{prefix}main_loss", history[f"{prefix}loss"])
+    with _reading(path):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        if not rows:
+            raise ValueError("no epoch is in it")
+        history = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+        for prefix in ("", "val_"):
+            history.setdefault(f"{prefix}main_loss", history[f"{prefix}loss"])
     return history

@@ -1,8 +1,11 @@
 import json
+import shutil
 
 import pytest
 
-from tests.helpers.runs import DIGITS
+from inception_v1.spec import read_spec
+from tests.helpers.runs import DIGITS, save_run
+from training.errors import UserError
 from training.run_folder import RunFolder, read_history
 from training.task import recipe_spec
 
@@ -19,6 +22,55 @@ def test_a_run_resumes_with_as_many_replicas_as_before(recipe, tmp_path):
             run.check_usable(recipe, spec, False, 3 - before)
 
 
-def test_a_run_without_history_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"history\.csv of a run; Received: .*absent"):
-        read_history(tmp_path / "absent")
+READERS = {
+    "recipe.json": RunFolder.recipe,
+    "spec.json": RunFolder.classes,
+    "classes.txt": RunFolder.classes,
+    "metrics.json": RunFolder.metrics,
+    "history.csv": lambda run: read_history(run / "history.csv"),
+    "best.keras": RunFolder.model,
+}
+RESUMED = ("recipe.json", "spec.json", "metrics.json", "best.keras")  # what a run needs to resume
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    """An interrupted run."""
+    run = RunFolder(save_run(tmp_path_factory.mktemp("whole"), data_dir))
+    (run / "state.npz").touch()
+    (run / "metrics.json").write_text(json.dumps({"status": "interrupted", "replicas": 1, "best_epoch": 1}))
+    return run
+
+
+def test_whole_files_are_read(whole):
+    for read in READERS.values():
+        read(whole)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_missing_and_damaged_files_are_named_and_left_alone(whole, tmp_path, name):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(whole.path, run.path)
+    data, spec = (run / name).read_bytes(), read_spec(run / "spec.json")
+    middle = len(data) // 2
+    damaged = {  # as a disk that is full or breaks leaves them
+        "empty": b"",
+        "cut": data[:middle],
+        "zeros": data[:middle] + bytes(64) + data[middle + 64 :],
+        "no text": b"\xff\xfe" + data,
+        "missing": None,
+    }
+    damaged.pop({"history.csv": "cut", "best.keras": "no text"}.get(name), None)  # cannot be told, does no harm
+    for content in damaged.values():
+        if content is None:
+            (run / name).unlink()
+        else:
+            (run / name).write_bytes(content)
+        before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+        readers = [READERS[name]] if content is not None or name != "spec.json" else []
+        readers += [lambda run: run.check_usable(run.recipe(), spec, False, 1)] if name in RESUMED else []
+        for read in readers:
+            with pytest.raises(UserError, match=name.replace(".", "[.]")) as error:
+                read(run)
+            assert "\n" not in str(error.value)
+        assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
