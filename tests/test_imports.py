@@ -32,6 +32,7 @@ ORDER = {
         {"recipe", "serving_protocol"},
         {"presets", "transfer"},
         {"run_folder", "optimizer", "data"},
+        {"run_images"},
         {"evaluation", "task", "serving_client", "distribution"},
         {"report", "export", "callbacks"},
         {"train"},

@@ -30,6 +30,7 @@ from training.precision import precision
 from training.recipe import Recipe, with_global_batch
 from training.report.run_report import write_run_report
 from training.run_folder import RunFolder
+from training.run_images import load_splits
 from training.task import RecipeTask, Task, complete_recipe, prepare_task, recipe_spec
 
 log = logging.getLogger(__name__)
@@ -97,9 +98,9 @@ def train(
         distribution.run_everywhere(_lock, lock, run, distribution.is_chief)
         if distribution.is_chief:
             if not resumes:
-                run.create(task.recipe, task.spec, task.classes)
+                task.create(run)
             known = {"command": command, "strategy": distribution.name, "replicas": distribution.replicas}
-            known |= {"splits": task.splits.names(), "unreadable": task.splits.skipped()}
+            known |= task.describe_images()
             with RunRecord(run, known) as record:
                 record.update(fit(task, distribution, run, resumes, options, record))
                 record.update(_test(task, run))
@@ -134,7 +135,8 @@ def _prepare(
     structure = transfer.with_arguments(pretrained.spec, dropout=recipe.dropout) if pretrained else spec
     resumes = distribution.run_everywhere(_check_folder, run, recipe, structure, overwrite, distribution.replicas)
     distribution.check_agreement({"state to resume from": resumes})
-    task = distribution.run_everywhere(prepare_task, recipe, pretrained, distribution.replicas, structure)
+    splits = distribution.run_everywhere(load_splits, run) if resumes else None
+    task = distribution.run_everywhere(prepare_task, recipe, pretrained, distribution.replicas, structure, splits)
     return task, resumes
 
 

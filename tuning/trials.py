@@ -57,6 +57,10 @@ class DatasetTask:
         """Names in label order; numbers where the network has none."""
         return list(self.spec.class_names or map(str, range(self.spec.classes)))
 
+    def create(self, run: RunFolder) -> None:
+        """Makes or empties a run's folder and writes what is known before training."""
+        run.create(self.recipe, self.spec, self.classes)
+
     def training(self, replicas: int, first_epoch: int, shard: Shard, service: str | None) -> tf.data.Dataset:
         return self.datasets[0].repeat()
 
@@ -135,7 +139,7 @@ class TrialRunner(PersistentTuner):
         options = FitOptions(until=until, stop=self._stop(values), show=self._options.progress)
         with run.locked(), distribution.detect_failures():
             if not resumes:
-                run.create(task.recipe, task.spec, task.classes)
+                task.create(run)
             known = {"strategy": distribution.name, "replicas": distribution.replicas}
             with RunRecord(run, known) as record:
                 record.update(fit(task, distribution, run, resumes, options, record))

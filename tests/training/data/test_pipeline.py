@@ -160,7 +160,7 @@ def test_shards_of_a_step_put_together_are_the_step(source):
 def test_shards_of_evaluation_are_the_whole_split(source):
     """This also holds where there are fewer images than processes."""
     recipe, split = source
-    skip = (split.names()[0],)
+    skip = (Split(split.builder, "train[:3]").names()[0],)
     for name, workers in (("train[:30]", 2), ("train[:3]", 3)):
         batches = Batches(Split(split.builder, name, skip), recipe)
         parts = [list(batches.evaluation(Shard(i, 1, workers)).as_numpy_iterator()) for i in range(workers)]
