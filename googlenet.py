@@ -19,8 +19,11 @@ import tyro
 
 from training.errors import CLUSTER_STATUS, USER_STATUS, ClusterError, Preempted, UserError
 from training.presets import preset
-from training.recipe import Recipe
+from training.recipe import POSITIVE, Range, Recipe, check_numbers, numeric_fields
+from tuning.budget import Budget
 
+FLAGS = tyro.constructors.ConstructorRegistry()
+SHOWN = "ranges shown"  # a marker
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
 RunPath = tyro.conf.Positional[Path]
 LAUNCHABLE = ("train", "tune")  # the subcommands that can run as one process of a cluster
@@ -44,7 +47,7 @@ class Train:
     """Replace an earlier run in that folder."""
     strategy: Literal["default", "mirrored", "multiworker", "parameter-server", "tpu", "data-parallel"] | None = None
     """Devices that share a step; none: those of the cluster that TF_CONFIG or Slurm names, else one device."""
-    cluster_timeout: float = 300.0
+    cluster_timeout: Annotated[float, POSITIVE] = 300.0
     """Seconds within which all machines must have joined."""
     data_service: str | None = None
     """grpc://HOST:PORT of a tf.data service (googlenet data-service) that prepares the batches."""
@@ -65,12 +68,7 @@ class Tune:
     """Tuner: random, hyperband, bayesian, grid or evolution."""
     trials: int | None = 20
     """Number of trials; None: as many as grid or hyperband want."""
-    max_params: float | None = None
-    """Largest number of parameters of a network at inference."""
-    max_macs: float | None = None
-    """Largest number of multiply-accumulates for one image."""
-    keep_macs: float | None = None
-    """Largest relative difference of the multiply-accumulates from those of the paper's widths, e.g. 0.05."""
+    budget: Annotated[Budget, Fields] = dataclasses.field(default_factory=Budget)
     objective: str | None = None
     """Column of history.csv, or accuracy_per_mac; none: validation top-1, of the averaged weights if there are any."""
     patience: int | None = None
@@ -332,7 +330,30 @@ def _renamed(argv: list[str]) -> list[str]:
 def _parse(argv: list[str]) -> Any:
     """The command that `argv` asks for; `launch` without the subcommand that it runs."""
     own = argv[: len(argv) - len(_launched(argv))]
-    return tyro.cli(_with_preset(own), prog="googlenet", description=__doc__.split(":")[0], args=own)
+    description = __doc__.split(":")[0]
+    command: Any = tyro.cli(_with_preset(own), prog="googlenet", description=description, args=own, registry=FLAGS)
+    check_numbers(command)
+    return command
+
+
+@FLAGS.struct_rule
+def _show_ranges(info: tyro.constructors.StructTypeInfo) -> Any:
+    """The flags that tyro makes of a dataclass, with the range of each number beside its default in the help."""
+    if not dataclasses.is_dataclass(info.type) or SHOWN in info.markers:
+        return None
+    own = dataclasses.replace(info, markers=(*info.markers, SHOWN))  # which tyro's rule takes, and not this one again
+    made = FLAGS.get_struct_spec(own)
+    if not isinstance(made, tyro.constructors.StructConstructorSpec):
+        return made
+    known = numeric_fields(info.type)
+    fields = [_with_range(field, known[field.name].range) if field.name in known else field for field in made.fields]
+    return dataclasses.replace(made, fields=tuple(fields))
+
+
+def _with_range(field: tyro.constructors.StructFieldSpec, allowed: Range) -> tyro.constructors.StructFieldSpec:
+    hint = tyro.conf.arg(help_behavior_hint=lambda default: f"({allowed}; default: {default})")
+    with_hint: Any = Annotated[field.type, hint]
+    return dataclasses.replace(field, type=with_hint)
 
 
 def _launched(argv: list[str]) -> list[str]:
@@ -419,7 +440,7 @@ def _train(command: Train, argv: list[str]) -> None:
 def _tune(command: Tune, argv: list[str]) -> None:
     from rich.console import Console
 
-    from tuning import Budget, search
+    from tuning import search
     from tuning.report import terminal, write
 
     console = Console()
@@ -430,7 +451,7 @@ def _tune(command: Tune, argv: list[str]) -> None:
         recipe=command.settings,
         tuner=command.tuner,
         trials=command.trials,
-        budget=Budget(command.max_params, command.max_macs, command.keep_macs),
+        budget=command.budget,
         also=command.also,
         objective=command.objective,
         patience=command.patience,
