@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.data.decoding import bounded, decode_pixels
+from training.data.orientation import orientation, stored_window, upright, upright_shape
 
 CROP_AREA = (0.08, 1.0)  # arXiv 1409.4842, section 6: fraction of the image's area
 CROP_RATIO = (3 / 4, 4 / 3)  # and width over height
@@ -105,7 +106,7 @@ def decode_window(
     area: tuple[float, float] = CROP_AREA,
     ratio: tuple[float, float] = CROP_RATIO,
 ) -> tf.Tensor:
-    """Decodes the part of an image that `inception_crop` draws; of a JPEG only the blocks that it touches.
+    """Decodes the part of an upright image that `inception_crop` draws; of a JPEG only the blocks that it touches.
 
     Args:
         encoded: scalar string; JPEG, PNG, GIF (first frame), BMP or WebP.
@@ -116,11 +117,13 @@ def decode_window(
     """
 
     def jpeg() -> tf.Tensor:
-        shape = tf.image.extract_jpeg_shape(encoded)
-        window = inception_crop(shape, seed, area, ratio)
-        return tf.image.decode_and_crop_jpeg(
-            bounded(encoded, shape), window, channels=3, dct_method="INTEGER_FAST", fancy_upscaling=False
+        stored, turned = tf.image.extract_jpeg_shape(encoded), orientation(encoded)
+        shape = upright_shape(stored, turned)
+        window = stored_window(inception_crop(shape, seed, area, ratio), shape, turned)
+        image = tf.image.decode_and_crop_jpeg(
+            bounded(encoded, stored), window, channels=3, dct_method="INTEGER_FAST", fancy_upscaling=False
         )
+        return upright(image, turned)
 
     def other() -> tf.Tensor:
         image = decode_pixels(encoded)

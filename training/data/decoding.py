@@ -6,6 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from training.data.byte_strings import letters, number, part, starts, to_bytes, walk
+from training.data.orientation import orientation, upright
+
 MAX_PIXELS = 2**26  # 8,192 x 8,192: 192 MiB as uint8 and 768 MiB as float32, for each image in work at one time
 
 
@@ -64,7 +67,8 @@ def decode_whole(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
     """Every pixel of an image, the first one of an animation, by what the file holds and not by its name.
 
-    CMYK becomes RGB, palettes their colors, 16 bits the upper 8, transparency is dropped.
+    It is upright, as its EXIF says (see `orientation`). CMYK becomes RGB, palettes their colors, 16 bits the upper 8,
+    transparency is dropped.
 
     Args:
         encoded: scalar string; JPEG, PNG, GIF, BMP or WebP.
@@ -75,10 +79,11 @@ def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: no such image, a truncated one, or one of more than `MAX_PIXELS`.
     """
-    animated = _starts(encoded, 0, b"GIF8") | _starts(encoded, 8, b"WEBPVP8X")
+    turned = orientation(encoded)  # of the whole file: a frame alone has no EXIF
+    animated = starts(encoded, 0, b"GIF8") | starts(encoded, 8, b"WEBPVP8X")
     encoded = tf.cond(animated, lambda: first_frame(encoded), lambda: encoded)
     image = tf.io.decode_image(bounded(encoded), channels=3, expand_animations=False)
-    return tf.ensure_shape(image, (None, None, 3))
+    return upright(tf.ensure_shape(image, (None, None, 3)), turned)
 
 
 def bounded(encoded: tf.Tensor, shape: tf.Tensor | None = None) -> tf.Tensor:
@@ -105,12 +110,12 @@ def encoded_shape(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _announced(encoded: tf.Tensor) -> tf.Tensor:
-    head = _bytes(_part(encoded, 0, HEADER_BYTES), HEADER_BYTES + 1)  # the last one is zero
+    head = to_bytes(part(encoded, 0, HEADER_BYTES), HEADER_BYTES + 1)  # the last one is zero
     known = np.zeros((len(HEADERS), HEADER_BYTES + 1), "int64")
     relevant = np.zeros_like(known)
     for row, header in enumerate(HEADERS):
-        part = slice(header.at, header.at + len(header.name))
-        known[row, part], relevant[row, part] = list(header.name), 1
+        magic = slice(header.at, header.at + len(header.name))
+        known[row, magic], relevant[row, magic] = list(header.name), 1
     matches = tf.reduce_all(head * relevant == known, axis=1)
     places = np.full((2, len(HEADERS), 4), HEADER_BYTES)
     for row, header in enumerate(HEADERS):
@@ -124,7 +129,7 @@ def _announced(encoded: tf.Tensor) -> tf.Tensor:
 
 def first_frame(encoded: tf.Tensor) -> tf.Tensor:
     """An animated GIF or WebP image without the frames after the first one."""
-    return tf.cond(_starts(encoded, 0, b"GIF8"), lambda: gif_first_frame(encoded), lambda: webp_first_frame(encoded))
+    return tf.cond(starts(encoded, 0, b"GIF8"), lambda: gif_first_frame(encoded), lambda: webp_first_frame(encoded))
 
 
 def gif_first_frame(encoded: tf.Tensor) -> tf.Tensor:
@@ -135,22 +140,20 @@ def gif_first_frame(encoded: tf.Tensor) -> tf.Tensor:
 
     Source: GIF89a specification.
     """
-    data = _bytes(encoded, at_least=16)
+    data = to_bytes(encoded, at_least=16)
 
     def colors(flags: tf.Tensor) -> tf.Tensor:  # bytes of a color table
         return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8), 0)
 
     def after_blocks(at: tf.Tensor) -> tf.Tensor:  # each with its length before it, up to an empty one
-        return 1 + _walk(at, lambda at: _number(data, at, 1) > 0, lambda at: at + 1 + _number(data, at, 1))
+        return 1 + walk(at, lambda at: number(data, at, 1) > 0, lambda at: at + 1 + number(data, at, 1))
 
     start = 13 + colors(data[10])
-    frame = _walk(start, lambda at: _number(data, at, 1) == 0x21, lambda at: after_blocks(at + 2))
-    width = tf.maximum(_number(data, 6, 2), _number(data, frame + 5, 2))
-    height = tf.maximum(_number(data, 8, 2), _number(data, frame + 7, 2))
-    end = after_blocks(frame + 11 + colors(_number(data, frame + 9, 1)))
-    return tf.strings.join(
-        [_part(encoded, 0, 6), _letters(width, 2), _letters(height, 2), _part(encoded, 10, end), b";"]
-    )
+    frame = walk(start, lambda at: number(data, at, 1) == 0x21, lambda at: after_blocks(at + 2))
+    width = tf.maximum(number(data, 6, 2), number(data, frame + 5, 2))
+    height = tf.maximum(number(data, 8, 2), number(data, frame + 7, 2))
+    end = after_blocks(frame + 11 + colors(number(data, frame + 9, 1)))
+    return tf.strings.join([part(encoded, 0, 6), letters(width, 2), letters(height, 2), part(encoded, 10, end), b";"])
 
 
 def webp_first_frame(encoded: tf.Tensor) -> tf.Tensor:
@@ -160,21 +163,21 @@ def webp_first_frame(encoded: tf.Tensor) -> tf.Tensor:
 
     Source: RFC 9649, section 2.7.
     """
-    data = _bytes(encoded, at_least=16)
+    data = to_bytes(encoded, at_least=16)
     size = tf.cast(tf.strings.length(encoded), tf.int64)
 
     def after(chunk: tf.Tensor) -> tf.Tensor:  # name, size, content, padded to an even size
-        return chunk + 8 + (_number(data, chunk + 4, 4) + 1) // 2 * 2
+        return chunk + 8 + (number(data, chunk + 4, 4) + 1) // 2 * 2
 
     def other_than(name: bytes) -> Callable[[tf.Tensor], tf.Tensor]:
-        return lambda at: (at < size) & (_part(encoded, at, at + 4) != name)
+        return lambda at: (at < size) & (part(encoded, at, at + 4) != name)
 
-    frame = _walk(12, other_than(b"ANMF"), after)
+    frame = walk(12, other_than(b"ANMF"), after)
     inside = frame + 8 + 16
-    chunk = tf.where(_part(encoded, inside, inside + 4) == b"ALPH", after(inside), inside)
-    image = _part(encoded, chunk, after(chunk))
+    chunk = tf.where(part(encoded, inside, inside + 4) == b"ALPH", after(inside), inside)
+    image = part(encoded, chunk, after(chunk))
     length = 4 + tf.cast(tf.strings.length(image), tf.int64)
-    alone = tf.strings.join([b"RIFF", _letters(length, 4), b"WEBP", image])
+    alone = tf.strings.join([b"RIFF", letters(length, 4), b"WEBP", image])
     return tf.where(frame < size, alone, encoded)
 
 
@@ -196,42 +199,3 @@ def _on_scale(pixels: tf.Tensor, channels: int) -> tf.Tensor:
     image = tf.cast(pixels, tf.float32)
     # Rounded, since the weights of red, green and blue add up to 0.9999: a gray image keeps its values.
     return tf.round(tf.image.rgb_to_grayscale(image)) if channels == 1 else image
-
-
-def _bytes(encoded: tf.Tensor, at_least: int) -> tf.Tensor:
-    """int64 `(n,)` values, padded with zeros at the end."""
-    values = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int64)
-    return tf.pad(values, [[0, tf.maximum(at_least - tf.size(values), 0)]])
-
-
-def _number(data: tf.Tensor, first: int | tf.Tensor, count: int) -> tf.Tensor:
-    """int64 of `count` bytes, the lowest first; beyond the end are zeros."""
-    at = tf.cast(first, tf.int64) + tf.range(count, dtype=tf.int64)
-    size = tf.size(data, tf.int64)
-    values = tf.where(at < size, tf.gather(data, tf.minimum(at, size - 1)), 0)
-    return tf.reduce_sum(values * 256 ** tf.range(count, dtype=tf.int64))
-
-
-def _letters(number: tf.Tensor, count: int) -> tf.Tensor:
-    """The bytes of a number as a string, the lowest first."""
-    values = number // 256 ** tf.range(count, dtype=tf.int64) % 256
-    return tf.strings.reduce_join(tf.gather(tf.constant([bytes([i]) for i in range(256)]), values))
-
-
-def _walk(
-    at: int | tf.Tensor, go_on: Callable[[tf.Tensor], tf.Tensor], following: Callable[[tf.Tensor], tf.Tensor]
-) -> tf.Tensor:
-    """The first position from `at`, each leading to the next, where `go_on` is false."""
-    return tf.nest.flatten(tf.while_loop(go_on, lambda at: [following(at)], [tf.cast(at, tf.int64)]))[0]
-
-
-def _part(encoded: tf.Tensor, start: int | tf.Tensor, end: int | tf.Tensor) -> tf.Tensor:
-    """The bytes from `start` to `end`, as far as there are any."""
-    length = tf.cast(tf.strings.length(encoded), tf.int64)
-    start = tf.minimum(tf.cast(start, tf.int64), length)
-    return tf.strings.substr(encoded, start, tf.maximum(tf.cast(end, tf.int64) - start, 0))
-
-
-def _starts(encoded: tf.Tensor, at: int, magic: bytes) -> tf.Tensor:
-    """Whether `magic` is at a position."""
-    return _part(encoded, at, at + len(magic)) == magic

@@ -1,0 +1,173 @@
+"""The orientation in an image's EXIF, which every phone and browser applies: eight ways to flip and to turn it.
+
+Sources: EXIF 2.32 (CIPA DC-008), sections 4.5 to 4.7; PNG, third edition, section 11.3.5; RFC 9649, section 2.7. Files
+come from anywhere: EXIF that is truncated, points outside or never ends counts as upright.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from training.data.byte_strings import part, starts, to_bytes, walk
+
+UPRIGHT = 1
+TAG, SHORT = 0x0112, 3  # of the entry in EXIF, and the type of its value
+MAX_SEGMENTS = 1000  # that are looked at in a file
+
+
+class Format(NamedTuple):
+    """A file format that holds EXIF in one of its segments (in JPEG's terms; elsewhere chunks)."""
+
+    at: int  # position of the format's magic bytes
+    magic: bytes
+    first: int  # position of the first segment
+    exif: dict[int, bytes]  # how one with EXIF starts: bytes by their position in the segment
+    least: dict[int, int]  # lowest values of bytes in those that may come before it
+    content: int  # position of what it holds
+    length: tuple[int, ...]  # positions of the bytes of its length, from the lowest to the highest
+    uncounted: int  # bytes that the length leaves out
+    even: int  # 1 where an odd length is followed by a byte of padding, else 0
+
+
+FORMATS = (
+    # Segments for applications and comments come before, not tables.
+    Format(0, b"\xff\xd8\xff", 2, {0: b"\xff\xe1", 4: b"Exif\0\0"}, {0: 0xFF, 1: 0xE0}, 4, (3, 2), 2, 0),
+    # PLTE and chunks in lower case come before, not the pixels.
+    Format(0, b"\x89PNG", 33, {4: b"eXIf"}, {4: ord("P")}, 8, (3, 2, 1, 0), 12, 0),
+    Format(8, b"WEBPVP8X", 12, {0: b"EXIF"}, {}, 8, (4, 5, 6, 7), 8, 1),
+)
+HEADER_BYTES = 10  # of a segment
+
+
+def orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """How an image is stored, by the EXIF of a JPEG, PNG (where it comes before the pixels) or WebP file.
+
+    Args:
+        encoded: scalar string.
+
+    Returns:
+        int32 scalar from 1 (upright) to 8. See `upright`.
+    """
+    # Most JPEGs have their first table at 2 or 20 and most PNGs their pixels at 37, and then no EXIF came before.
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 41), b"\0" * 41])
+    plain = tf.strings.substr(head, [2, 20, 37], [2, 2, 4]) == [b"\xff\xdb", b"\xff\xdb", b"IDAT"]
+    return tf.cond(tf.reduce_any(plain), lambda: UPRIGHT, lambda: _read(encoded))
+
+
+# A graph of its own: see `decoding.decode_pixels`.
+@tf.function(
+    autograph=False, input_signature=[tf.TensorSpec((), tf.string)], experimental_attributes={"_noinline": True}
+)
+def _read(encoded: tf.Tensor) -> tf.Tensor:
+    exif = _exif(encoded)
+    return tf.cond(exif == b"", lambda: UPRIGHT, lambda: _of_tiff(exif))
+
+
+def _exif(encoded: tf.Tensor) -> tf.Tensor:
+    """What an image's first segment with EXIF holds, or an empty string."""
+    kinds = tf.stack([starts(encoded, kind.at, kind.magic) for kind in FORMATS])
+    exif, relevant, least, weights, numbers = tf.unstack(tf.gather(_rows(), tf.argmax(kinds)))
+    first, content, uncounted, even = tf.unstack(numbers[:4])
+
+    def header(at: tf.Tensor) -> tf.Tensor:
+        return to_bytes(part(encoded, at, at + HEADER_BYTES), HEADER_BYTES)
+
+    def holds_exif(values: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_all(values * relevant == exif) & tf.reduce_any(kinds)
+
+    def may_come_before(at: tf.Tensor) -> tf.Tensor:
+        values = header(at)
+        return tf.reduce_all(values >= least) & tf.reduce_any(values > 0) & ~holds_exif(values)
+
+    def following(at: tf.Tensor) -> tf.Tensor:
+        length = tf.reduce_sum(header(at) * weights)
+        return at + uncounted + length + even * (length % 2)
+
+    at = walk(first, may_come_before, following, MAX_SEGMENTS)
+    return tf.where(holds_exif(header(at)), part(encoded, at + content, following(at)), b"")
+
+
+def _rows() -> np.ndarray:
+    """What `_exif` takes of `FORMATS`: `(formats, 5, HEADER_BYTES)`, what and where, lowest, length, other numbers."""
+    rows = np.zeros((len(FORMATS), 5, HEADER_BYTES), "int64")
+    for (exif, relevant, least, weights, numbers), kind in zip(rows, FORMATS, strict=True):
+        for at, name in kind.exif.items():
+            exif[at : at + len(name)], relevant[at : at + len(name)] = list(name), 1
+        least[list(kind.least)] = list(kind.least.values())
+        weights[list(kind.length)] = 256 ** np.arange(len(kind.length))
+        numbers[:4] = kind.first, kind.content, kind.uncounted, kind.even
+    return rows
+
+
+def _of_tiff(exif: tf.Tensor) -> tf.Tensor:
+    """The orientation in the first directory of EXIF, which is a TIFF file; upright where there is none."""
+    prefix = b"Exif\0\0"  # of a JPEG always, of other files by mistake
+    tiff = tf.where(starts(exif, 0, prefix), part(exif, len(prefix), tf.strings.length(exif)), exif)
+    big = starts(tiff, 0, b"MM\0*")
+    high, low = tf.unstack(tf.where(big, [0, 1], [1, 0]))
+    position = _numbers(part(tiff, 4, 8), 2, big)
+    directory = 2**16 * position[high] + position[low]
+    room = (tf.strings.length(tiff) - tf.cast(tf.minimum(directory, 2**30), tf.int32) - 2) // 12
+    count = tf.cast(_numbers(part(tiff, directory, directory + 2), 1, big)[0], tf.int32)
+    count = tf.maximum(tf.minimum(count, room), 0)  # of the entries that are there
+    entries = _numbers(part(tiff, directory + 2, directory + 2 + 12 * tf.cast(count, tf.int64)), 6 * count, big)
+    tag, kind, _, _, value, _ = tf.unstack(tf.reshape(entries, (-1, 6)), axis=1)
+    valid = (tag == TAG) & (kind == SHORT) & (value >= 1) & (value <= 8) & (big | starts(tiff, 0, b"II*\0"))
+    return tf.maximum(tf.cast(tf.reduce_max(tf.where(valid, value, UPRIGHT)), tf.int32), UPRIGHT)
+
+
+def _numbers(encoded: tf.Tensor, count: int | tf.Tensor, big: tf.Tensor) -> tf.Tensor:
+    """int64 `(count,)` of two bytes each, the highest first where `big` is true. What is missing is zero."""
+    pairs = tf.reshape(to_bytes(encoded, at_least=2 * count), (count, 2))
+    return tf.linalg.matvec(pairs, tf.where(big, tf.constant([256, 1], tf.int64), [1, 256]))
+
+
+def upright(image: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
+    """An image the way up that its orientation asks for.
+
+    Args:
+        image: uint8 `(height, width, 3)` as stored.
+        turned: its orientation, int32 scalar from 1 to 8.
+
+    Returns:
+        uint8 `(height, width, 3)`, height and width exchanged for orientations from 5.
+    """
+    return tf.cond(turned == UPRIGHT, lambda: image, lambda: _turn(image, turned))
+
+
+@tf.function(
+    autograph=False,
+    input_signature=[tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((), tf.int32)],
+    experimental_attributes={"_noinline": True},
+)
+def _turn(image: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
+    image = tf.cond(turned >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    dims = tf.concat([_flips(turned), [False]], 0)  # a slice with a step of -1 would take ten times as long
+    return tf.ensure_shape(tf.raw_ops.Reverse(tensor=image, dims=dims), (None, None, 3))
+
+
+def upright_shape(shape: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
+    """Height and width of the upright image, `(2,)`, from those of the stored one, `(2,)` or longer."""
+    return tf.where(turned >= 5, shape[1::-1], shape[:2])
+
+
+def stored_window(window: tf.Tensor, shape: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
+    """Where a window of the upright image lies in the stored one.
+
+    Args:
+        window: int32 `(4,)`: top, left, height and width.
+        shape: of the upright image, int32 `(2,)`.
+        turned: its orientation, int32 scalar from 1 to 8.
+
+    Returns:
+        int32 `(4,)`: top, left, height and width.
+    """
+    place, size = window[:2], window[2:]
+    parts = tf.stack([tf.where(_flips(turned), shape - place - size, place), size])
+    return tf.reshape(tf.where(turned >= 5, parts[:, ::-1], parts), (4,))
+
+
+def _flips(turned: tf.Tensor) -> tf.Tensor:
+    """Whether up and down, and left and right, are exchanged; from 5 on after transposing. bool `(2,)`."""
+    return tf.constant([[False, False], [False, True], [True, True], [True, False]])[(turned - 1) % 4]
