@@ -29,11 +29,11 @@ ORDER = {
     ],
     "training": [
         {"errors", "precision"},
-        {"recipe", "serving_protocol"},
+        {"recipe", "serving_protocol", "interruption"},
         {"presets", "transfer"},
         {"run_folder", "optimizer", "data"},
         {"evaluation", "task", "serving_client", "distribution"},
-        {"report", "export", "callbacks"},
+        {"report", "export", "callbacks", "run_state"},
         {"train"},
     ],
     "tuning": [
