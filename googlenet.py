@@ -49,6 +49,8 @@ class Train:
     """Devices that share a step; none: those of the cluster that TF_CONFIG or Slurm names, else one device."""
     cluster_timeout: Annotated[float, POSITIVE] = 300.0
     """Seconds within which all machines must have joined."""
+    save_every: str | None = "10m"
+    """Time (10m, 30s) or number of steps (500) between two states that are saved within an epoch; None: none there."""
     data_service: str | None = None
     """grpc://HOST:PORT of a tf.data service (googlenet data-service) that prepares the batches."""
 
@@ -77,6 +79,9 @@ class Tune:
     """Failed trials in a row after which the search ends."""
     strategy: Literal["default", "mirrored", "tpu"] | None = None
     """Devices that share a step of each trial."""
+    save_every: str | None = "10m"
+    """Time (10m, 30s) or number of steps (500) between two states of a trial that are saved within an epoch; None: none
+    there."""
     out: Path | None = None
     """Folder of the search, where the same command resumes; none: runs/tune-SPACE-TIME."""
 
@@ -427,6 +432,7 @@ def _train(command: Train, argv: list[str]) -> None:
         strategy=command.strategy,
         cluster_timeout=command.cluster_timeout,
         overwrite=command.overwrite,
+        save_every=command.save_every,
         data_service=command.data_service,
         command=shlex.join(["googlenet", *argv]),
         show=functools.partial(ShowProgress, console),
@@ -457,6 +463,7 @@ def _tune(command: Tune, argv: list[str]) -> None:
         patience=command.patience,
         max_failures=command.max_failures,
         strategy=command.strategy,
+        save_every=command.save_every,
         show=lambda standing: console.print(terminal.trial_line(standing), highlight=False, soft_wrap=True),
         progress=functools.partial(terminal.ShowSteps, console) if console.is_terminal else None,
     )

@@ -29,12 +29,12 @@ ORDER = {
     ],
     "training": [
         {"errors", "precision"},
-        {"recipe", "serving_protocol"},
+        {"recipe", "serving_protocol", "interruption"},
         {"presets", "transfer"},
         {"run_folder", "optimizer", "data"},
         {"run_images"},
         {"evaluation", "task", "serving_client", "distribution"},
-        {"report", "export", "callbacks"},
+        {"report", "export", "callbacks", "run_state"},
         {"train"},
     ],
     "tuning": [

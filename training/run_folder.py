@@ -24,7 +24,9 @@ from training.recipe import Recipe
 
 RECIPE, SPEC, CLASSES, IMAGES, METRICS = "recipe.json", "spec.json", "classes.txt", "images.csv", "metrics.json"
 HISTORY, TENSORBOARD, REPORT = "history.csv", "tensorboard", "report"
-BEST, RAW, STATE, LOCK = "best.keras", "raw.keras", "state.npz", ".lock"
+BEST, RAW, LOCK = "best.keras", "raw.keras", ".lock"
+STATE, PREVIOUS_STATE = "state.npz", "state.previous.npz"
+UNFINISHED = ".*.part*"  # files that were being written when a process was killed
 STRUCTURE = ("widths", "reduction", "lrn", "dropout")  # what a spec decides beyond what recipes do
 
 # What can still be done without a file.
@@ -68,8 +70,8 @@ class RunFolder:
             return False
         if not self.path.is_dir():
             raise UserError(f"Expected a folder for the run; Received: {str(self.path)!r}, which is a file.")
-        if all(path.name == LOCK for path in self.path.iterdir()):  # empty, or a run ended before it wrote anything
-            return False
+        if all(path.name == LOCK or path.match(UNFINISHED) for path in self.path.iterdir()):
+            return False  # empty, or a run ended before it wrote anything
         expected = "Expected a new folder (or --overwrite)"
         if not (self / RECIPE).is_file():
             raise UserError(f"{expected}; Received: {str(self.path)!r}, which holds no {RECIPE} and is left alone.")
@@ -80,7 +82,7 @@ class RunFolder:
         own, wanted = dataclasses.asdict(self.recipe()), dataclasses.asdict(recipe)
         if other := [f"{name} {own[name]!r}, not {wanted[name]!r}" for name in own if own[name] != wanted[name]]:
             raise UserError(f"{expected}; Received: {str(self.path)!r}, a run with {', '.join(other)}.")
-        if not (self / STATE).is_file():
+        if not self.states():
             return False
         with _reading(self / SPEC):
             stored = read_spec(self / SPEC)
@@ -99,7 +101,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the folder and keeps other processes out of it; the lock ends with this process, however it ends.
+        """Makes the folder, without what a killed process was writing there, and keeps other processes out of it; the
+        lock ends with this process, however it ends.
 
         Raises:
             UserError: another process has it.
@@ -108,21 +111,30 @@ class RunFolder:
         lock = filelock.FileLock(str(self / LOCK), timeout=0)
         try:
             with lock:
+                for path in self.path.glob(UNFINISHED):
+                    path.unlink()
                 yield
         except filelock.Timeout:
             raise UserError(f"Expected a folder that no run is using; Received: {str(self.path)!r}.") from None
 
     def create(self, recipe: Recipe, spec: Spec, classes: list[str]) -> None:
-        """Makes or empties the folder and writes what is known before training."""
+        """Makes or empties the folder and writes what is known before training.
+
+        The recipe, without which a folder is no run's, is replaced last: a process that is killed here leaves a run.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         for path in self.path.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name != LOCK:
+            elif path.name not in (LOCK, RECIPE):
                 path.unlink()
         write_json(self / RECIPE, dataclasses.asdict(recipe))
         write_json(self / SPEC, spec.to_dict())
         write_text(self / CLASSES, "".join(f"{name}\n" for name in classes))
+
+    def states(self) -> list[Path]:
+        """The files of the states to resume from, the newest first."""
+        return [path for path in (self / STATE, self / PREVIOUS_STATE) if path.is_file()]
 
     def recipe(self) -> Recipe:
         """The recipe of the run."""

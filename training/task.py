@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from inception_v1 import GoogLeNet, Spec
 from training import transfer
-from training.data.pipeline import Batches, Shard
+from training.data.pipeline import Batches, Position, Shard
 from training.data.scan import (
     Scan,
     describe_duplicates,
@@ -47,7 +47,7 @@ class Task(Protocol):
     def pretrained(self) -> GoogLeNet | None:
         """The network that it starts from, or None."""
 
-    def training(self, replicas: int, first_epoch: int, shard: Shard, service: str | None) -> tf.data.Dataset:
+    def training(self, replicas: int, start: Position, shard: Shard, service: str | None) -> tf.data.Dataset:
         """Batches to train on, of a shard of steps that so many replicas share; see `Batches.training`."""
 
     def validation(self, replicas: int, shard: Shard) -> tf.data.Dataset:
@@ -84,9 +84,9 @@ class RecipeTask:
         """Batches of the test split, which only the final metrics see."""
         return Batches(self.splits.test, self.recipe)
 
-    def training(self, replicas: int, first_epoch: int, shard: Shard, service: str | None) -> tf.data.Dataset:
+    def training(self, replicas: int, start: Position, shard: Shard, service: str | None) -> tf.data.Dataset:
         recipe = with_global_batch(self.recipe, replicas)
-        return Batches(self.splits.train, recipe).training(first_epoch, shard, service)
+        return Batches(self.splits.train, recipe).training(start, shard, service)
 
     def validation(self, replicas: int, shard: Shard) -> tf.data.Dataset:
         return Batches(self.splits.validation, with_global_batch(self.recipe, replicas)).evaluation(shard)

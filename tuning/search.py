@@ -17,6 +17,7 @@ from training.distribution.strategy import Strategy
 from training.errors import UserError
 from training.recipe import Recipe
 from training.run_images import choose_splits
+from training.run_state import SAVE_EVERY, Interval
 from training.task import RecipeTask, network_for, prepare_task
 from tuning import oracles
 from tuning.budget import Budget
@@ -46,6 +47,7 @@ def search(
     patience: int | None = None,
     max_failures: int = 3,
     strategy: str | None = None,
+    save_every: str | None = SAVE_EVERY,
     show: Callable[[Standing], None] | None = None,
     progress: Callable[[int, int], keras.callbacks.Callback] | None = None,
 ) -> Results | None:
@@ -54,7 +56,8 @@ def search(
     At the end, after Ctrl-C too, the folder gets what `write_search_report` writes: tables, the best network, a page.
 
     An interrupted search resumes when it is started again with the same arguments: what ended is kept, and the trial
-    that was interrupted resumes after its last whole epoch. `trials` and `max_failures` may differ from before.
+    that was interrupted resumes after the last step whose state was saved. `trials` and `max_failures` may differ from
+    before.
 
     With KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT set (Keras Tuner's variables), the process
     is the chief, which hands out the trials, or a worker, which runs them; all see the same folder.
@@ -76,6 +79,7 @@ def search(
         patience: epochs without a better objective after which a trial ends; None for never.
         max_failures: failed trials in a row that end the search.
         strategy: devices of each trial, one of `STRATEGIES`.
+        save_every: as of `train`, for each trial.
         show: called after each trial.
         progress: makes a callback for each trial, from the number of epochs and of steps in each.
 
@@ -87,6 +91,7 @@ def search(
         OSError: the folder cannot be written.
     """
     plan = _Plan(space, tuner, trials, budget or Budget(), tuple(also), patience, max_failures, recipe, network)
+    interval = Interval.parse(save_every)
     chief, worker = _role()
     distribution = _distribution(strategy, datasets)
     home = Path(folder)
@@ -97,7 +102,7 @@ def search(
         if isinstance(task, RecipeTask):
             keep_images(home, task)
         oracle = oracles.make_oracle(tuner, samples, aim, trials, max_failures, _reporter(samples, show))
-        runner = TrialRunner(oracle, task, distribution, TrialOptions(patience, progress), home)
+        runner = TrialRunner(oracle, task, distribution, TrialOptions(patience, interval, progress), home)
         if worker:
             with original_errors():
                 runner.search()
