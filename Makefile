@@ -1,5 +1,6 @@
 # make demo   builds .venv when needed, trains on real digits, evaluates, exports, classifies an image with the export
 # make test   builds .venv when needed, then lints, checks types and runs the tests
+# make test-wheel   installs the wheel in new environments, without extras and with all of them, and uses it
 PYTHON ?= python3.11
 BIN := .venv/bin
 RUN ?= runs/demo
@@ -15,7 +16,7 @@ print("a test image of a", digit["label"])
 endef
 export SAVE_A_TEST_DIGIT
 
-.PHONY: demo test
+.PHONY: demo test test-wheel
 .DELETE_ON_ERROR:
 
 .venv/installed: setup.py pyproject.toml
@@ -43,3 +44,6 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-wheel: .venv/installed
+	$(BIN)/python -m tests.install_wheel

@@ -1,9 +1,11 @@
 """The command line of GoogLeNet for Keras: parses its arguments and makes one call per subcommand."""
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import functools
+import importlib.metadata
 import io
 import json
 import os
@@ -17,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from inception_v1.extras import extra
 from training.errors import CLUSTER_STATUS, USER_STATUS, ClusterError, Preempted, UserError
 from training.presets import preset
 from training.recipe import POSITIVE, Range, Recipe, check_numbers, numeric_fields
@@ -304,6 +307,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     """Parses and runs one command; help is printed here too, so that a closed pipe is noticed."""
+    if not argv:
+        return _print_help()
+    if argv == ["--version"]:
+        _print_versions()
+        return 0
     try:
         command = _parse(argv)
     except SystemExit:
@@ -311,7 +319,38 @@ def _run(argv: list[str]) -> int:
         raise
     if not isinstance(command, Launch):  # whose processes run this function themselves
         _prepare_tensorflow()
-    return _RUN[type(command)](command, argv) or 0
+    with extra(_extra(command)):
+        return _RUN[type(command)](command, argv) or 0
+
+
+def _extra(command: Any) -> str:
+    """The extra of this package that has what a command imports."""
+    if isinstance(command, Export) or getattr(command, "server", None):
+        return "export"
+    return "tune" if isinstance(command, Tune) else "train"
+
+
+def _print_versions() -> None:
+    """The versions of this package, TensorFlow, Keras and Keras' backend, of which none is imported."""
+    versions = {}
+    for name in ("googlenet-keras", "tensorflow", "keras", "jax", "torch"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    config = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "keras.json")
+    stored = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+    backend = os.environ.get("KERAS_BACKEND") or stored.get("backend", "tensorflow")
+    for name in ("googlenet-keras", "tensorflow", "keras"):
+        print(name, versions[name])
+    print("backend", backend, versions.get(backend, ""))
+
+
+def _print_help() -> int:
+    """What `googlenet` alone does: the help as an error."""
+    with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
+        _parse(["--help"])
+    return USER_STATUS
 
 
 def _close_output() -> int:
@@ -335,7 +374,7 @@ def _renamed(argv: list[str]) -> list[str]:
 def _parse(argv: list[str]) -> Any:
     """The command that `argv` asks for; `launch` without the subcommand that it runs."""
     own = argv[: len(argv) - len(_launched(argv))]
-    description = __doc__.split(":")[0]
+    description = f"{__doc__.split(':')[0]}. --version prints the versions."
     command: Any = tyro.cli(_with_preset(own), prog="googlenet", description=description, args=own, registry=FLAGS)
     check_numbers(command)
     return command

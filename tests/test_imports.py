@@ -21,7 +21,7 @@ MODULES = {
 ORDER = {
     "inception_v1": [
         {"errors", "registration"},
-        {"spec", "atomic_files", "keras_patches"},
+        {"spec", "atomic_files", "keras_patches", "extras"},
         {"cost", "layers", "tensorflow_layers", "losses", "preprocessing"},
         {"model", "summary"},
         {"weights", "fold_batchnorm"},
