@@ -169,7 +169,8 @@ def test_a_run_outlives_each_of_its_processes(data_dir, tmp_path):
         assert processes.wait("worker") == 0
         assert processes.wait("ps") == 0
     epoch, step = saved_position(tmp_path / "run")
-    assert epoch == 1 and 0 < step <= 20
+    assert epoch == 1
+    assert 0 < step <= 20
     with cluster(command, log) as processes:
         processes.until("epoch   2/4")
         assert "epoch   1/4" not in log.read_text()
