@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from inception_v1 import GoogLeNet
+from training.data.pipeline import Position
 from training.presets import PRESETS
 from training.run_folder import RunFolder
-from training.run_state import read_position
+from training.run_state import State, read_position
 from training.task import recipe_spec
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -112,3 +113,9 @@ def saved_position(folder):
     """(epochs, steps of the next) that are done where a run would resume."""
     position = read_position(RunFolder(folder))
     return position.epoch, position.step
+
+
+def state_at(epoch, step):
+    """A small state that differs from those of other positions."""
+    variables = [np.arange(2000.0) + epoch + step / 100, np.array([epoch, step], "int64")]
+    return State(Position(epoch, step), variables, ("default", 1), ["x"], {"loss": 0.1 + step}, [(0.5, None)], [])

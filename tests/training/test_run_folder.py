@@ -1,8 +1,12 @@
+import itertools
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from tests.helpers.runs import DIGITS
+from tests.helpers.searches import ProcessKilled
 from training.run_folder import RunFolder, read_history
 from training.task import recipe_spec
 
@@ -17,6 +21,33 @@ def test_a_run_resumes_with_as_many_replicas_as_before(recipe, tmp_path):
         assert run.check_usable(recipe, spec, False, before)
         with pytest.raises(ValueError, match=f"a run on {before} replicas, not {3 - before}"):
             run.check_usable(recipe, spec, False, 3 - before)
+
+
+def test_a_run_killed_in_its_first_moments_starts_again(recipe, tmp_path, monkeypatch):
+    """Whichever file it was about to write or remove, where it replaces another run; and in a new folder."""
+    run, spec = RunFolder(tmp_path), recipe_spec(recipe, 1, 10)
+    (tmp_path / ".recipe.part.json").write_text("{")
+    assert run.check_usable(recipe, spec, False, 1) is False
+    with run.locked():
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    run.create(recipe, spec, DIGITS)
+    for module, name in ((os, "replace"), (Path, "unlink")):
+        real = getattr(module, name)
+        for last in range(3):
+            for file in ("best.keras", "state.npz", "metrics.json"):
+                (tmp_path / file).write_text("{}")
+            calls = itertools.count()
+
+            def die(*arguments, real=real, calls=calls, last=last, **keywords):
+                if next(calls) == last:
+                    raise ProcessKilled
+                return real(*arguments, **keywords)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(module, name, die)
+                with pytest.raises(ProcessKilled):
+                    run.create(recipe, spec, DIGITS)
+            assert run.check_usable(recipe, spec, True, 1) is False
 
 
 def test_a_run_without_history_is_named(tmp_path):

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import pytest
 
-from tests.helpers.runs import check_equal, metrics, saved_position
+from tests.helpers.runs import check_equal, metrics, saved_position, state_at
 from training.data.pipeline import Position
 from training.errors import Preempted, UserError
 from training.interruption import Interruption
 from training.run_folder import RunFolder
-from training.run_state import Interval, SaveState, State, StateFiles, read_position, read_state
+from training.run_state import Interval, SaveState, StateFiles, read_position, read_state
 from training.train import train
 
 
@@ -46,12 +46,6 @@ def test_time_and_steps_end_an_interval():
     assert Interval(steps=2).is_over(0.0, 2)
     assert not Interval(steps=2).is_over(1e6, 1)
     assert not Interval().is_over(1e6, 10**6)
-
-
-def state_at(epoch, step):
-    """A small state that differs from those of other positions."""
-    variables = [np.arange(2000.0) + epoch + step / 100, np.array([epoch, step], "int64")]
-    return State(Position(epoch, step), variables, ("default", 1), ["x"], {"loss": 0.1 + step}, [(0.5, None)], [])
 
 
 def check_state(found, expected):
