@@ -143,6 +143,7 @@ def test_batches_come_from_other_processes(tmp_path, data_dir):
         (["train", "--variant", "papr"], "Did you mean 'paper'?"),
         (["train", "--source", "digitz"], "Nearest: digits"),
         (["train", "--epochs", "0"], "epochs"),
+        (["train", "--save-every", "10x"], "Expected save_every to be a time as in 10m"),
         (["evaluate"], "at least one run"),
         (["evaluate", "/nonexistent"], "Expected the folder of a run"),
         (["evaluate", "/nonexistent", "--predictions", "p.txt"], "ending in .csv or .json; Received: 'p.txt'"),

@@ -95,7 +95,7 @@ class RunFolder:
             raise UserError(f"{expected}; Received: {str(self.path)!r}, a run with {', '.join(other)}.")
         if (before := self.metrics().get("replicas", 1)) != replicas:  # old runs did not record it: there was one
             raise UserError(f"{expected}; Received: {str(self.path)!r}, a run on {before} replicas, not {replicas}.")
-        if self.metrics().get("best_epoch"):
+        if (self / HISTORY).is_file():  # an epoch has ended, so that there is a best model
             self._check_model()
         return True
 

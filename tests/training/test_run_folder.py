@@ -1,10 +1,14 @@
+import itertools
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from inception_v1.spec import read_spec
 from tests.helpers.runs import DIGITS, save_run
+from tests.helpers.searches import ProcessKilled
 from training.errors import UserError
 from training.run_folder import RunFolder, read_history
 from training.task import recipe_spec
@@ -74,3 +78,30 @@ def test_missing_and_damaged_files_are_named_and_left_alone(whole, tmp_path, nam
                 read(run)
             assert "\n" not in str(error.value)
         assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def test_a_run_killed_in_its_first_moments_starts_again(recipe, tmp_path, monkeypatch):
+    """Whichever file it was about to write or remove, where it replaces another run; and in a new folder."""
+    run, spec = RunFolder(tmp_path), recipe_spec(recipe, 1, 10)
+    (tmp_path / ".recipe.part.json").write_text("{")
+    assert run.check_usable(recipe, spec, False, 1) is False
+    with run.locked():
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    run.create(recipe, spec, DIGITS)
+    for module, name in ((os, "replace"), (Path, "unlink")):
+        real = getattr(module, name)
+        for last in range(3):
+            for file in ("best.keras", "state.npz", "metrics.json"):
+                (tmp_path / file).write_text("{}")
+            calls = itertools.count()
+
+            def die(*arguments, real=real, calls=calls, last=last, **keywords):
+                if next(calls) == last:
+                    raise ProcessKilled
+                return real(*arguments, **keywords)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(module, name, die)
+                with pytest.raises(ProcessKilled):
+                    run.create(recipe, spec, DIGITS)
+            assert run.check_usable(recipe, spec, True, 1) is False
