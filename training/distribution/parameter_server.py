@@ -19,7 +19,7 @@ from inception_v1 import GoogLeNet
 from inception_v1.losses import in_top_k
 from training.data import service as data_service
 from training.data.pipeline import WHOLE, Position, Shard
-from training.distribution.cluster import LOST, await_all, find_lost, loss_message, unreachable
+from training.distribution.cluster import LOST, await_all, find_lost, find_server_problem, loss_message, unreachable
 from training.distribution.strategy import MakeBatches, Strategy
 from training.errors import ClusterError, UserError
 from training.optimizer import SGD
@@ -52,7 +52,7 @@ class ParameterServer(Strategy):
         if self.serves:
             return
         os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")  # else a worker that comes back is not waited for
-        await_all(self._workers | self._servers, timeout)
+        await_all(self._workers | self._servers, timeout, find_server_problem)
         self._strategy = tf.distribute.ParameterServerStrategy(resolver)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
 
@@ -70,7 +70,7 @@ class ParameterServer(Strategy):
             config=tf.compat.v1.ConfigProto(inter_op_parallelism_threads=max(THREADS, os.cpu_count() or 1)),
         )
         chief = {"chief": self._chief}
-        await_all(chief, self._timeout)
+        await_all(chief, self._timeout, find_server_problem)
         while not unreachable(chief):
             time.sleep(1)
 

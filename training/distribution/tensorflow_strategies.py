@@ -11,7 +11,17 @@ import tensorflow as tf
 
 from inception_v1 import GoogLeNet
 from training.data.pipeline import Shard
-from training.distribution.cluster import LOST, await_all, bound_silence, find_lost, first_line, loss_message
+from training.distribution.cluster import (
+    HEARTBEAT,
+    LOST,
+    await_all,
+    bound_silence,
+    ended_by_signals,
+    find_lost,
+    first_line,
+    loss_message,
+)
+from training.distribution.handshake import Handshake
 from training.distribution.strategy import Strategy
 from training.errors import ClusterError, UserError
 
@@ -54,11 +64,24 @@ class MultiWorker(TensorFlowStrategy):
         self._addresses = [*spec.as_dict().get("chief", []), *spec.as_dict().get("worker", [])]
         self.index = self._addresses.index(spec.task_address(resolver.task_type, resolver.task_id))
         self.processes = len(self._addresses)
-        await_all(self._others(), timeout, self._addresses[self.index])
-        bound_silence(spec, timeout)
-        with self.detect_failures():
+        left = self._meet_others(timeout)
+        bound_silence(spec, max(left, HEARTBEAT))
+        with self.detect_failures(), ended_by_signals():
             super().__init__(name, tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver))
         self._total = tf.function(lambda counts: self._strategy.reduce(tf.distribute.ReduceOp.SUM, counts, axis=None))
+
+    def _meet_others(self, timeout: float) -> float:
+        """Waits for the others, who see this process meanwhile. Returns the seconds that are left."""
+        tasks = {f"worker {index}": where for index, where in enumerate(self._addresses)}
+        own = f"worker {self.index}"
+        try:
+            handshake = Handshake(tasks, own)
+        except OSError as error:
+            raise UserError(
+                f"Expected a free port for this worker; Received: {tasks[own]} ({error.strerror})."
+            ) from None
+        with handshake.answering():
+            return await_all(self._others(), timeout, handshake.find_problem)
 
     def shard(self) -> Shard:
         return Shard(self.index, 1, self.processes)
