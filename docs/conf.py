@@ -79,7 +79,7 @@ def write_commands(app: Sphinx) -> None:
     for name in COMMANDS:
         command = [sys.executable, str(ROOT / "googlenet.py"), name, "--help"]
         text = subprocess.run(
-            command, env=os.environ | {"COLUMNS": "98"}, capture_output=True, text=True, check=True
+            command, env=os.environ | {"COLUMNS": "88"}, capture_output=True, text=True, check=True
         ).stdout
         parts.append(f"### googlenet {name}\n\n```text\n{text.rstrip()}\n```\n")
     folder = Path(app.srcdir, "_generated")

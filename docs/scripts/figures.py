@@ -56,8 +56,8 @@ def augment() -> None:
             Image.fromarray(pixels).save(folder / "1.jpg")
         for split in ("val", "test"):
             shutil.copytree(Path(place, "photos", "train"), Path(place, "photos", split))
-        out = FIGURES / "augment.png"
-        _googlenet("augment", "folder:photos", "--rows", "3", "--columns", "5", "--out", out, folder=place)
+        _googlenet("augment", "folder:photos", "--rows", "3", "--columns", "5", folder=place)
+        Image.open(Path(place, "augment.png")).convert("RGB").save(FIGURES / "augment.jpg", quality=85)
 
 
 def search_report() -> None:
@@ -232,7 +232,7 @@ def _stored(name: str) -> dict[str, Any]:
 def _save(figure: Figure, name: str) -> None:
     import matplotlib
 
-    with matplotlib.rc_context({"svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(FIGURES / name, metadata={"Date": None})
 
 
