@@ -327,7 +327,7 @@ def tables(result: Result) -> list[ResultTable]:
     return [measured_table(result), *predicted_tables(result, LINKS | {"gRPC on this machine": measured_link(result)})]
 
 
-def readme(result: Result) -> list[ResultTable]:
+def page_tables(result: Result) -> list[ResultTable]:
     """The tables without the core as a replica, and with the larger number of servers alone."""
     shown = [measured_table(result), *predicted_tables(result, LINKS, SERVERS[-1:])]
     for table in shown[1:]:

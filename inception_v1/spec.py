@@ -327,7 +327,7 @@ class Spec:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Names of the outputs: () without a top, else "main" and, where present, "aux1" and "aux2"."""
+        """Names of the outputs, none without a top, else "main" and, where present, "aux1" and "aux2"."""
         if not self.include_top:
             return ()
         return ("main", *AUX_TAPS) if self.aux else ("main",)
