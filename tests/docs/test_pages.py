@@ -130,7 +130,7 @@ def save_published(root):
 @pytest.fixture
 def place(template, tmp_path, monkeypatch, data_dir):
     """A folder to run a page in."""
-    shutil.copytree(template, tmp_path, dirs_exist_ok=True, copy_function=os.link)
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
