@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import string
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted(page for page in DOCS.rglob("*.md") if not page.relative_to(DOCS).parts[0].startswith("_")),
 ]
+EXAMPLES = [page for page in PAGES if page.parent.name == "examples"]
 MARK = re.compile(r"<!-- (tested with|run by|not run): (.*?) -->\n")
 
 
@@ -128,7 +130,7 @@ def save_published(root):
 @pytest.fixture
 def place(template, tmp_path, monkeypatch, data_dir):
     """A folder to run a page in."""
-    shutil.copytree(template, tmp_path, dirs_exist_ok=True, copy_function=os.link)
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
@@ -141,17 +143,38 @@ def test_the_blocks_of_a_page_run(page, place):
         example.evaluate()
 
 
+def check_arguments(arguments):
+    """Raises or exits where the command line does not take them."""
+    if {"--help", "--version", "--tyro-print-completion"} & set(arguments):
+        return
+    words = [re.sub(r".*/recipe\.json$", "digits", word) for word in arguments]
+    googlenet._parse(words)
+    if words[0] == "launch":
+        googlenet._parse(googlenet._launched(words))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_line_of_a_page_parses(page):
     """Also of blocks that nothing runs."""
     for example in parse(page):
         for program, *arguments in commands(example) if example.region.evaluator is run_shell else ():
-            if program != "googlenet" or {"--help", "--version", "--tyro-print-completion"} & set(arguments):
-                continue
-            words = [re.sub(r".*/recipe\.json$", "digits", word) for word in arguments]
-            googlenet._parse(words)
-            if words[0] == "launch":
-                googlenet._parse(googlenet._launched(words))
+            if program == "googlenet":
+                check_arguments(arguments)
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.stem)
+def test_the_cells_of_an_example_are_valid(page):
+    """`make docs` executes them."""
+    for cell in re.findall(r"^```{code-cell}\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        if not cell.startswith("%%bash"):
+            compile(cell, page, "exec")
+            continue
+        variables = dict(re.findall(r'^(\w+)="(.*?)"$', cell, re.DOTALL | re.MULTILINE))
+        script = string.Template(cell).safe_substitute(variables).replace("\\\n", " ")
+        lines = re.findall(r"^googlenet ([^|\n]*)", script, re.MULTILINE)
+        assert lines
+        for line in lines:
+            check_arguments(shlex.split(line))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
