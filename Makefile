@@ -1,5 +1,8 @@
 # make demo   builds .venv when needed, trains on real digits, evaluates, exports, classifies an image with the export
 # make test   builds .venv when needed, then lints, checks types and runs the tests
+# make docs   builds the site into docs/_build/html, runs its examples and every block of its pages
+# make figures   makes the figures of README.md and docs/ anew
+# make test-wheel   installs the wheel in new environments, without extras and with all of them, and uses it
 PYTHON ?= python3.11
 BIN := .venv/bin
 RUN ?= runs/demo
@@ -18,7 +21,7 @@ print("a test image of a", int(digit["label"]))
 endef
 export SAVE_A_TEST_DIGIT
 
-.PHONY: demo test
+.PHONY: demo test docs figures test-wheel
 .DELETE_ON_ERROR:
 
 .venv/installed: setup.py pyproject.toml
@@ -46,3 +49,19 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[test,docs]'
+	@touch $@
+
+docs: .venv/installed-docs
+	$(BIN)/cffconvert --validate
+	$(BIN)/sphinx-build -q -W --keep-going -n docs docs/_build/html
+	GOOGLENET_EVERY_BLOCK=1 $(BIN)/pytest tests/docs
+	@echo "== open docs/_build/html/index.html"
+
+figures: .venv/installed-docs
+	$(BIN)/python docs/scripts/figures.py
+
+test-wheel: .venv/installed
+	$(BIN)/python -m tests.install_wheel

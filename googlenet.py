@@ -1,9 +1,11 @@
 """The command line of GoogLeNet for Keras: parses its arguments and makes one call per subcommand."""
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import functools
+import importlib.metadata
 import io
 import json
 import os
@@ -17,11 +19,15 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from inception_v1.extras import extra
 from training import startup_notes
 from training.errors import CLUSTER_STATUS, USER_STATUS, ClusterError, Preempted, UserError
 from training.presets import preset
-from training.recipe import Recipe
+from training.recipe import POSITIVE, Range, Recipe, check_numbers, numeric_fields
+from tuning.budget import Budget
 
+FLAGS = tyro.constructors.ConstructorRegistry()
+SHOWN = "ranges shown"  # a marker
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
 RunPath = tyro.conf.Positional[Path]
 LAUNCHABLE = ("train", "tune")  # the subcommands that can run as one process of a cluster
@@ -45,8 +51,10 @@ class Train:
     """Replace an earlier run in that folder."""
     strategy: Literal["default", "mirrored", "multiworker", "parameter-server", "tpu", "data-parallel"] | None = None
     """Devices that share a step; none: those of the cluster that TF_CONFIG or Slurm names, else one device."""
-    cluster_timeout: float = 300.0
+    cluster_timeout: Annotated[float, POSITIVE] = 300.0
     """Seconds within which all machines must have joined."""
+    save_every: str | None = "10m"
+    """Time (10m, 30s) or number of steps (500) between two states that are saved within an epoch; None: none there."""
     data_service: str | None = None
     """grpc://HOST:PORT of a tf.data service (googlenet data-service) that prepares the batches."""
 
@@ -66,12 +74,7 @@ class Tune:
     """Tuner: random, hyperband, bayesian, grid or evolution."""
     trials: int | None = 20
     """Number of trials; None: as many as grid or hyperband want."""
-    max_params: float | None = None
-    """Largest number of parameters of a network at inference."""
-    max_macs: float | None = None
-    """Largest number of multiply-accumulates for one image."""
-    keep_macs: float | None = None
-    """Largest relative difference of the multiply-accumulates from those of the paper's widths, e.g. 0.05."""
+    budget: Annotated[Budget, Fields] = dataclasses.field(default_factory=Budget)
     objective: str | None = None
     """Column of history.csv, or accuracy_per_mac; none: validation top-1, of the averaged weights if there are any."""
     patience: int | None = None
@@ -80,6 +83,9 @@ class Tune:
     """Failed trials in a row after which the search ends."""
     strategy: Literal["default", "mirrored", "tpu"] | None = None
     """Devices that share a step of each trial."""
+    save_every: str | None = "10m"
+    """Time (10m, 30s) or number of steps (500) between two states of a trial that are saved within an epoch; None: none
+    there."""
     out: Path | None = None
     """Folder of the search, where the same command resumes; none: runs/tune-SPACE-TIME."""
 
@@ -302,6 +308,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     """Parses and runs one command; help is printed here too, so that a closed pipe is noticed."""
+    if not argv:
+        return _print_help()
+    if argv == ["--version"]:
+        _print_versions()
+        return 0
     try:
         command = _parse(argv)
     except SystemExit:
@@ -309,7 +320,38 @@ def _run(argv: list[str]) -> int:
         raise
     if not isinstance(command, Launch):  # whose processes run this function themselves
         _prepare_tensorflow()
-    return _RUN[type(command)](command, argv) or 0
+    with extra(_extra(command)):
+        return _RUN[type(command)](command, argv) or 0
+
+
+def _extra(command: Any) -> str:
+    """The extra of this package that has what a command imports."""
+    if isinstance(command, Export) or getattr(command, "server", None):
+        return "export"
+    return "tune" if isinstance(command, Tune) else "train"
+
+
+def _print_versions() -> None:
+    """The versions of this package, TensorFlow, Keras and Keras' backend, of which none is imported."""
+    versions = {}
+    for name in ("googlenet-keras", "tensorflow", "keras", "jax", "torch"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    config = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "keras.json")
+    stored = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+    backend = os.environ.get("KERAS_BACKEND") or stored.get("backend", "tensorflow")
+    for name in ("googlenet-keras", "tensorflow", "keras"):
+        print(name, versions[name])
+    print("backend", backend, versions.get(backend, ""))
+
+
+def _print_help() -> int:
+    """What `googlenet` alone does: the help as an error."""
+    with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
+        _parse(["--help"])
+    return USER_STATUS
 
 
 def _close_output() -> int:
@@ -333,7 +375,30 @@ def _renamed(argv: list[str]) -> list[str]:
 def _parse(argv: list[str]) -> Any:
     """The command that `argv` asks for; `launch` without the subcommand that it runs."""
     own = argv[: len(argv) - len(_launched(argv))]
-    return tyro.cli(_with_preset(own), prog="googlenet", description=__doc__.split(":")[0], args=own)
+    description = f"{__doc__.split(':')[0]}. --version prints the versions."
+    command: Any = tyro.cli(_with_preset(own), prog="googlenet", description=description, args=own, registry=FLAGS)
+    check_numbers(command)
+    return command
+
+
+@FLAGS.struct_rule
+def _show_ranges(info: tyro.constructors.StructTypeInfo) -> Any:
+    """The flags that tyro makes of a dataclass, with the range of each number beside its default in the help."""
+    if not dataclasses.is_dataclass(info.type) or SHOWN in info.markers:
+        return None
+    own = dataclasses.replace(info, markers=(*info.markers, SHOWN))  # which tyro's rule takes, and not this one again
+    made = FLAGS.get_struct_spec(own)
+    if not isinstance(made, tyro.constructors.StructConstructorSpec):
+        return made
+    known = numeric_fields(info.type)
+    fields = [_with_range(field, known[field.name].range) if field.name in known else field for field in made.fields]
+    return dataclasses.replace(made, fields=tuple(fields))
+
+
+def _with_range(field: tyro.constructors.StructFieldSpec, allowed: Range) -> tyro.constructors.StructFieldSpec:
+    hint = tyro.conf.arg(help_behavior_hint=lambda default: f"({allowed}; default: {default})")
+    with_hint: Any = Annotated[field.type, hint]
+    return dataclasses.replace(field, type=with_hint)
 
 
 def _launched(argv: list[str]) -> list[str]:
@@ -397,6 +462,7 @@ def _train(command: Train, argv: list[str]) -> None:
         strategy=command.strategy,
         cluster_timeout=command.cluster_timeout,
         overwrite=command.overwrite,
+        save_every=command.save_every,
         data_service=command.data_service,
         command=shlex.join(["googlenet", *argv]),
         show=functools.partial(ShowProgress, console),
@@ -410,7 +476,7 @@ def _train(command: Train, argv: list[str]) -> None:
 def _tune(command: Tune, argv: list[str]) -> None:
     from rich.console import Console
 
-    from tuning import Budget, search
+    from tuning import search
     from tuning.report import terminal, write
 
     console = Console()
@@ -421,12 +487,13 @@ def _tune(command: Tune, argv: list[str]) -> None:
         recipe=command.settings,
         tuner=command.tuner,
         trials=command.trials,
-        budget=Budget(command.max_params, command.max_macs, command.keep_macs),
+        budget=command.budget,
         also=command.also,
         objective=command.objective,
         patience=command.patience,
         max_failures=command.max_failures,
         strategy=command.strategy,
+        save_every=command.save_every,
         show=lambda standing: console.print(terminal.trial_line(standing), highlight=False, soft_wrap=True),
         progress=functools.partial(terminal.ShowSteps, console) if console.is_terminal else None,
     )

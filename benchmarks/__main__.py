@@ -1,9 +1,9 @@
-"""Every measurement: python -m benchmarks [NAME ...] [its own flags] | --quick [--save] | --readme
+"""Every measurement: python -m benchmarks [NAME ...] [its own flags] | --quick [--save] | --docs
 
-NAME is one or more of train, inference, input, startup, scaling, growth and gpu; without one, all of them but gpu run,
-which takes half an hour on 2 cores. Tables are printed, and numbers go to `benchmarks/results/NAME.json`. `--quick`
-runs small measurements in under three minutes and compares their ratios with those stored (`--save` stores them);
-`--readme` writes the stored tables into README.md.
+NAME is one or more of train, inference, input, startup, scaling, saving, growth and gpu; without one, all of them but
+gpu run, which takes half an hour on 2 cores. Tables are printed, and numbers go to `benchmarks/results/NAME.json`.
+`--quick` runs small measurements in under three minutes and compares their ratios with those stored (`--save` stores
+them); `--docs` writes the stored tables into docs/results/.
 """
 
 import sys
@@ -24,10 +24,10 @@ def main(arguments: list[str]) -> int:
             from benchmarks import quick
 
         return quick.main(console, save=len(arguments) > 1)
-    if arguments == ["--readme"]:
-        from benchmarks import readme
+    if arguments == ["--docs"]:
+        from benchmarks import pages
 
-        return readme.main()
+        return pages.main()
     names = []
     while arguments and not arguments[0].startswith("-"):
         names.append(arguments.pop(0))

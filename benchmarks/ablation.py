@@ -21,9 +21,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import results
+from benchmarks.results import ResultTable
 from training.presets import PRESETS
 from training.recipe import Recipe
 
@@ -59,7 +59,7 @@ def main() -> None:
             scores[todo[done]] = done.result()
             results.save(NAME, scores)
             console.print(f"{time.monotonic() - began:6.0f} s  {todo[done]}: {done.result():.2%}", highlight=False)
-    console.print(table(scores))
+    table(scores).print(console)
 
 
 def runs() -> dict[str, Recipe]:
@@ -93,11 +93,9 @@ def top1(recipe: Recipe) -> float:
         return train(recipe, folder)["heads"]["main"]["top1"]
 
 
-def table(scores: dict[str, float]) -> Table:
+def table(scores: dict[str, float]) -> ResultTable:
     """Mean, standard deviation and failures of each combination."""
-    result = Table(title="test top-1 of the main head, %")
-    for title in ("normalization", "heads", *SETTINGS):
-        result.add_column(title)
+    rows = []
     for norm, aux in itertools.product(NORMS, (True, False)):
         cells = []
         for source, (_, seeds) in SETTINGS.items():
@@ -105,8 +103,9 @@ def table(scores: dict[str, float]) -> Table:
             failed = sum(score < 0.2 for score in values)
             cell = f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f}"
             cells.append(cell + (f" ({failed} of {seeds} failed)" if failed else ""))
-        result.add_row(NORMS[norm], "main, aux1, aux2" if aux else "main", *cells)
-    return result
+        rows.append([NORMS[norm], "main, aux1, aux2" if aux else "main", *cells])
+    title = "Test top-1 of the main head, %, mean and standard deviation over the seeds"
+    return ResultTable(title, ("normalization", "heads", *SETTINGS), rows)
 
 
 if __name__ == "__main__":

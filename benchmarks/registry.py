@@ -10,6 +10,7 @@ MODULES = {  # of this package
     "input": "input_pipeline",
     "startup": "startup",
     "scaling": "scaling",
+    "saving": "saving",
     "growth": "growth",
     "gpu": "gpu",
 }

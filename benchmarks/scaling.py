@@ -176,6 +176,7 @@ def train_with(run: Run, distribution: "Strategy") -> dict[str, Any]:
     import tensorflow as tf
 
     from inception_v1 import Spec, cost
+    from training.data.pipeline import START
     from training.recipe import Recipe, with_global_batch
     from training.train import compile_model
 
@@ -194,11 +195,11 @@ def train_with(run: Run, distribution: "Strategy") -> dict[str, Any]:
     clock = watch(keras.callbacks.Callback)
     other = distribution.fit(
         model,
-        lambda shard, service: tf.data.Dataset.from_tensors(batch).repeat(),  # each per-replica batch is this one
+        lambda *_: tf.data.Dataset.from_tensors(batch).repeat(),  # each per-replica batch is this one
         None,
+        start=START,
         epochs=1 + run.epochs,
-        initial_epoch=0,
-        steps_per_epoch=steps,
+        steps=steps,
         callbacks=[clock],
     )
     gradients = [(v.shape, v.dtype) for v in model.trainable_variables]
@@ -326,7 +327,7 @@ def tables(result: Result) -> list[ResultTable]:
     return [measured_table(result), *predicted_tables(result, LINKS | {"gRPC on this machine": measured_link(result)})]
 
 
-def readme(result: Result) -> list[ResultTable]:
+def page_tables(result: Result) -> list[ResultTable]:
     """The tables without the core as a replica, and with the larger number of servers alone."""
     shown = [measured_table(result), *predicted_tables(result, LINKS, SERVERS[-1:])]
     for table in shown[1:]:

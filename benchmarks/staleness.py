@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import results
+from benchmarks.results import ResultTable
 from training.distribution.launch import launch
 from training.presets import PRESETS
 
@@ -37,7 +37,7 @@ def main() -> None:
             known[name(strategy, workers, seed)] = run(strategy, workers, seed)
             results.save(NAME, known)
             console.print(name(strategy, workers, seed), known[name(strategy, workers, seed)], highlight=False)
-    console.print(table(known))
+    table(known).print(console)
 
 
 def name(strategy: str, workers: int, seed: int) -> str:
@@ -58,11 +58,9 @@ def run(strategy: str, workers: int, seed: int) -> dict[str, Any]:
     return {"top1": metrics["heads"]["main"]["top1"], **kept}
 
 
-def table(known: dict[str, dict[str, Any]]) -> Table:
+def table(known: dict[str, dict[str, Any]]) -> ResultTable:
     """Means over the seeds."""
-    shown = Table(title=f"digits, {len(SEEDS)} seeds: test top-1 of the main head, %")
-    for title in ("workers", *STRATEGIES.values(), "mean staleness, updates", "largest"):
-        shown.add_column(title, justify="right")
+    rows = []
     for workers in WORKERS:
         by_strategy = {s: [known[name(s, workers, seed)] for seed in SEEDS] for s in STRATEGIES}
         cells = []
@@ -71,8 +69,9 @@ def table(known: dict[str, dict[str, Any]]) -> Table:
             cells.append(f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}")
         stale = [run["staleness"] for run in by_strategy["parameter-server"]]
         cells += [f"{statistics.mean(s['mean'] for s in stale):.2f}", str(max(s["max"] for s in stale))]
-        shown.add_row(str(workers), *cells)
-    return shown
+        rows.append([str(workers), *cells])
+    title = f"digits, {len(SEEDS)} seeds: test top-1 of the main head, %"
+    return ResultTable(title, ("workers", *STRATEGIES.values(), "mean staleness, updates", "largest"), rows)
 
 
 if __name__ == "__main__":

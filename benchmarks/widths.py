@@ -16,9 +16,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import results
+from benchmarks.results import ResultTable
 from inception_v1 import Spec
 from training import run_folder
 from training.presets import PRESETS
@@ -81,7 +81,7 @@ def main() -> None:
         },
     }
     results.save(NAME, result)
-    console.print(table(result))
+    table(result).print(console)
     console.print(json.dumps(result["seconds"]))
 
 
@@ -93,16 +93,17 @@ def confirm(folder: Path, spec: Spec, seed: int) -> dict[str, Any]:
     return run.metrics()
 
 
-def table(result: dict[str, Any]) -> Table:
-    shown = Table(title="test top-1, %")
-    for title in ("widths", "parameters", "MACs", "validation", *(f"seed {seed}" for seed in SEEDS), "mean", "std"):
-        shown.add_column(title, justify="left" if title == "widths" else "right")
-    for name, row in result["networks"].items():
-        percent = 100 * np.array(row["test"])
-        cells = [f"{100 * row['validation']:.2f}", *(f"{one:.2f}" for one in percent)]
-        cells += [f"{percent.mean():.2f}", f"{percent.std(ddof=1):.2f}"]
-        shown.add_row(name, f"{row['params']:,}", f"{row['macs']:,}", *cells)
-    return shown
+def table(result: dict[str, Any]) -> ResultTable:
+    """Both networks, with the test top-1 of each seed."""
+    heads = ("widths", "parameters", "MACs", "validation", *(f"seed {seed}" for seed in SEEDS), "mean ± std")
+    rows = []
+    for name, network in result["networks"].items():
+        percent = 100 * np.array(network["test"])
+        values = ", ".join(f"{branch} {value:.2f}" for branch, value in network["values"].items())
+        cells = [f"{100 * network['validation']:.2f}", *(f"{one:.2f}" for one in percent)]
+        cells += [f"{percent.mean():.2f} ± {percent.std(ddof=1):.2f}"]
+        rows.append([f"{name}: {values}", f"{network['params']:,}", f"{network['macs']:,}", *cells])
+    return ResultTable("Test top-1 of the main head, %", heads, rows)
 
 
 if __name__ == "__main__":

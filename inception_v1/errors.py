@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The command line reports it in one line. Any other exception is a defect of the package.
     """
+
+
+class MissingExtraError(UserError, ImportError):
+    """A library is missing that one of the package's extras brings; the message names the extra."""

@@ -52,7 +52,7 @@ def patch_multi_worker_fit() -> None:
 def refuse_default_clone(model_class: Model) -> Model:
     """Decorates a functional model's class: `clone_model` without a function of the user's raises UserError.
 
-    Keras' comments promise a model of the same class, but since it wraps the function that clones layers it always makes a
+    Keras' comments promise a model of the same class, but since it wraps the function that clones layers it makes a
     plain functional one, unless the constructor takes inputs and outputs. A clone of changed layers has to be that.
     """
 

@@ -327,7 +327,7 @@ class Spec:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Names of the outputs: () without a top, else "main" and, where present, "aux1" and "aux2"."""
+        """Names of the outputs, none without a top, else "main" and, where present, "aux1" and "aux2"."""
         if not self.include_top:
             return ()
         return ("main", *AUX_TAPS) if self.aux else ("main",)
@@ -435,7 +435,7 @@ def read_spec(path: str | os.PathLike[str]) -> Spec:
     """
     try:
         return Spec(**json.loads(Path(path).read_text("utf-8")))
-    except (OSError, json.JSONDecodeError, TypeError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise UserError(f"Expected a spec in {str(path)!r}; Received: {error}.") from error
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inception_v1.atomic_files import atomic_file, check_file
 from inception_v1.cost import Cost, CostRow, cost
+from inception_v1.extras import extra
 from inception_v1.spec import AUX_TAPS, Conv, Inception, LayerSpec, MaxPool, Spec, Widths
 
 if typing.TYPE_CHECKING:
@@ -82,11 +83,12 @@ def draw(spec: Spec, path: str | os.PathLike[str]) -> None:
         path: file to write, ending in .svg, .png or .pdf.
 
     Raises:
-        UserError: another ending, a folder that does not exist, or an input of unknown size.
+        UserError: another ending, a folder that does not exist, an input of unknown size, or no Matplotlib.
     """
     path = Path(path)
     check_file(path, IMAGE_SUFFIXES)
-    import matplotlib
+    with extra("interpret"):
+        import matplotlib
 
     kind = path.suffix[1:].lower()
     # Text stays text, and the same spec gives the same file.

@@ -8,6 +8,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--interruptions", type=int, default=2, help="How often tests/training/test_interruptions.py stops its run."
+    )
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """Where TFDS prepares datasets during the tests."""

@@ -19,6 +19,8 @@ from tests.helpers import ROOT
 from tests.helpers.runs import save_run
 from training.errors import UserError
 from training.presets import PRESETS
+from training.recipe import Recipe, numeric_fields
+from tuning import Budget
 
 TINY = ["--width-multiplier", "0.1", "--no-aux", "--epochs", "1", "--warmup-epochs", "0"]
 TINY += ["--train-split", "train[:128]"]
@@ -48,6 +50,16 @@ def test_help_lists_the_commands():
     for name in ("train", "launch", "evaluate", "compare", "predict", "export", "import-weights", "summary"):
         assert name in done.stdout
     assert "--learning-rate" in run("train", "--help").stdout
+
+
+@pytest.mark.parametrize(("command", "settings"), [("train", Recipe), ("tune", Recipe), ("tune", Budget)])
+def test_help_shows_the_range_of_every_number_beside_its_default(command, settings, capsys):
+    with pytest.raises(SystemExit):
+        googlenet.main([command, "--help"])
+    text = re.sub(r"[│\s]", "", capsys.readouterr().out)  # its lines may break within a number
+    for name, field in numeric_fields(settings).items():
+        allowed = str(field.range).replace(" ", "")
+        assert re.search(rf"--{name.replace('_', '-')}[A-Z{{]((?!--).)*\({allowed};default:", text), name
 
 
 def test_the_recipe_sets_the_defaults_and_flags_override(capsys):
@@ -133,6 +145,7 @@ def test_batches_come_from_other_processes(tmp_path, data_dir):
         (["train", "--variant", "papr"], "Did you mean 'paper'?"),
         (["train", "--source", "digitz"], "Nearest: digits"),
         (["train", "--epochs", "0"], "epochs"),
+        (["train", "--save-every", "10x"], "Expected save_every to be a time as in 10m"),
         (["evaluate"], "at least one run"),
         (["evaluate", "/nonexistent"], "Expected the folder of a run"),
         (["evaluate", "/nonexistent", "--predictions", "p.txt"], "ending in .csv or .json; Received: 'p.txt'"),

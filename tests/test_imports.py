@@ -21,7 +21,7 @@ MODULES = {
 ORDER = {
     "inception_v1": [
         {"errors", "registration"},
-        {"spec", "atomic_files", "keras_patches"},
+        {"spec", "atomic_files", "keras_patches", "extras"},
         {"cost", "layers", "tensorflow_layers", "losses", "preprocessing"},
         {"model", "summary"},
         {"weights", "fold_batchnorm"},
@@ -29,11 +29,12 @@ ORDER = {
     ],
     "training": [
         {"errors", "precision", "startup_notes"},
-        {"recipe", "serving_protocol"},
+        {"recipe", "serving_protocol", "interruption"},
         {"presets", "transfer"},
         {"run_folder", "optimizer", "data"},
+        {"run_images"},
         {"evaluation", "task", "serving_client", "distribution"},
-        {"report", "export", "callbacks"},
+        {"report", "export", "callbacks", "run_state"},
         {"train"},
     ],
     "tuning": [

@@ -1,11 +1,10 @@
-"""What happens between the batches and epochs of a run: validation, the best model, history, state, warnings."""
+"""What happens between the batches and epochs of a run: validation, the best model, history, warnings."""
 
 import csv
 import io
-import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ class Validate(keras.callbacks.Callback):
         weights: of the heads' losses in the sum.
         average: whether the optimizer keeps an average.
         sum_over_processes: adds up an array over the processes.
+        between_batches: is called before each batch.
     """
 
     def __init__(
@@ -41,10 +41,11 @@ class Validate(keras.callbacks.Callback):
         weights: Mapping[str, float | keras.Variable],
         average: bool,
         sum_over_processes: Callable[[np.ndarray], np.ndarray],
+        between_batches: Callable[[], None],
     ) -> None:
         super().__init__()
         self._validation, self._weights, self._average = validation, weights, average
-        self._sum_over_processes = sum_over_processes
+        self._sum_over_processes, self._between_batches = sum_over_processes, between_batches
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._predictor = Predictor(self.model)
@@ -61,12 +62,17 @@ class Validate(keras.callbacks.Callback):
     def _scores(self, prefix: str) -> dict[str, float]:
         heads, scores = self.model.spec.heads, {f"{prefix}loss": 0.0}
         self._predictor.refresh()
-        total = self._sum_over_processes(sum_scores(self._predictor(self._validation), len(heads)))
+        total = self._sum_over_processes(sum_scores(self._predictor(self._batches()), len(heads)))
         for head, (top1, top5, loss) in zip(heads, total[:, :3] / total[:, 3:], strict=True):
             scores |= {f"{prefix}{head}_loss": loss, f"{prefix}{head}_accuracy": top1}
             scores[f"{prefix}{head}_top5_accuracy"] = top5
             scores[f"{prefix}loss"] += float(self._weights[head]) * loss
         return scores
+
+    def _batches(self) -> Iterator[tuple[Any, Any]]:
+        for batch in self._validation:
+            self._between_batches()
+            yield batch
 
 
 def assign_average(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -166,48 +172,6 @@ class StopEarly(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.model.stop_training = self.model.stop_training or self.due()
-
-
-class SaveState(keras.callbacks.Callback):
-    """Saves after every epoch all that a killed run needs to resume as if nothing had happened.
-
-    Is called last: once its file is there, the epoch counts. Until then it is trained again.
-
-    Args:
-        path: of the `.npz` file.
-        best: callbacks whose best score is part of the state.
-        history: likewise its rows.
-    """
-
-    def __init__(self, path: Path, best: list[KeepBest], history: History) -> None:
-        super().__init__()
-        self._path, self._best, self._history = path, best, history
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        about = {
-            "epochs": epoch + 1,
-            "best": [[keep.best, keep.best_epoch] for keep in self._best],
-            "history": self._history.rows,
-        }
-        arrays: dict[str, Any] = {str(i): np.asarray(variable) for i, variable in enumerate(_variables(self.model))}
-        with atomic_file(self._path) as part, open(part, "wb") as file:
-            np.savez(file, about=json.dumps(about), **arrays)
-
-    def restore(self, model: GoogLeNet) -> int:
-        """Sets the model, its built optimizer and the callbacks as they were. Returns how many epochs are done."""
-        with np.load(self._path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
-            for i, variable in enumerate(_variables(model)):
-                variable.assign(file[str(i)])
-        for keep, (score, epoch) in zip(self._best, about["best"], strict=True):
-            keep.best, keep.best_epoch = score, epoch
-        self._history.rows = about["history"]
-        return about["epochs"]
-
-
-def _variables(model: GoogLeNet) -> list[keras.Variable]:
-    """Weights, running statistics, random states and what the optimizer keeps."""
-    return [*model.variables, *model.optimizer.variables]
 
 
 class AuxWeight(keras.callbacks.Callback):

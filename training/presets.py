@@ -9,7 +9,7 @@ from training.errors import UserError
 from training.recipe import Recipe
 
 PRESETS = {
-    # 1,437 images of 8x8 pixels, enlarged to 32: 99.7-100 % test top-1 in about 72 s on 2 cores (README).
+    # 1,437 images of 8x8 pixels, enlarged to 32: 99.7-100 % test top-1 in 72 s on 2 cores (docs/guide/first_run.md).
     "digits": Recipe(
         source="digits",
         width_multiplier=0.5,  # half the channels lose nothing here
@@ -20,7 +20,7 @@ PRESETS = {
         epochs=30,
         warmup_epochs=2,  # at 0.1 from the first step the heads start by diverging
     ),
-    # 60,000 images of 28x28 pixels: 94.8 and 94.6 % test top-1 (seeds 0, 1) in about 43 minutes on 2 cores (README).
+    # 60,000 images of 28x28 pixels: 94.8, 94.6 % test top-1 (seeds 0, 1) in 43 min. (docs/results/accuracy.md).
     "fashion": Recipe(
         source="fashion_mnist",
         validation_fraction=0.05,  # 3,000 images distinguish the epochs
@@ -122,5 +122,5 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     try:
         fields = json.loads(Path(path).read_text("utf-8"))
         return Recipe(**fields)
-    except (OSError, json.JSONDecodeError, TypeError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise UserError(f"Expected a recipe in {str(path)!r}; Received: {error}.") from error

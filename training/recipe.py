@@ -61,7 +61,7 @@ class Recipe:
     """Family of the network."""
     stem: str = "imagenet"
     """imagenet, or small for images of 28-64 px."""
-    width_multiplier: Annotated[float, Range(0, 100, above=True)] = 1.0
+    width_multiplier: Annotated[float, Range(0, 16, above=True, below=False)] = 1.0
     """Scales the filters of every convolution."""
     aux: bool = True
     """Train the two auxiliary heads too."""
@@ -140,10 +140,9 @@ class Recipe:
     """The same seed gives bitwise identical weights (slower)."""
 
     def __post_init__(self) -> None:
-        for name, known in numeric_fields().items():
-            known.check(name, getattr(self, name))
+        check_numbers(self)
         for name in ("schedule", "aux_schedule", "precision"):
-            choices = typing.get_args(_hints()[name])
+            choices = typing.get_args(_hints(Recipe)[name])
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"Expected {name} to be one of {', '.join(map(repr, choices))}; "
@@ -156,7 +155,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class NumericField:
-    """What a numeric field of a recipe may hold.
+    """What a numeric field of a dataclass may hold.
 
     Attributes:
         range: of its numbers.
@@ -181,21 +180,28 @@ class NumericField:
 
 
 @functools.cache
-def _hints() -> dict[str, Any]:
-    """The annotations of `Recipe` by field."""
-    return typing.get_type_hints(Recipe, include_extras=True)
+def _hints(settings: type) -> dict[str, Any]:
+    """The annotations of a dataclass by field."""
+    return typing.get_type_hints(settings, include_extras=True)
 
 
 @functools.cache
-def numeric_fields() -> dict[str, NumericField]:
-    """The numeric fields of `Recipe` by name, read from its annotations."""
+def numeric_fields(settings: type = Recipe) -> dict[str, NumericField]:
+    """The fields of a dataclass that have a `Range`, by name, read from its annotations."""
     found = {}
-    for name, hint in _hints().items():
+    for name, hint in _hints(settings).items():
         for known in getattr(hint, "__metadata__", ()):
             if isinstance(known, Range):
                 types = typing.get_args(hint.__origin__) or (hint.__origin__,)
                 found[name] = NumericField(known, int in types, type(None) in types)
     return found
+
+
+def check_numbers(settings: Any) -> None:
+    """Raises UserError unless every field of a dataclass that has a `Range` holds a number of it."""
+    kind: type = type(settings)
+    for name, known in numeric_fields(kind).items():
+        known.check(name, getattr(settings, name))
 
 
 def with_global_batch(recipe: Recipe, replicas: int) -> Recipe:

@@ -1,18 +1,31 @@
 """What a recipe comes to: source, splits and network, checked before anything is trained."""
 
 import dataclasses
-from typing import Protocol
+import functools
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import tensorflow as tf
 
 from inception_v1 import GoogLeNet, Spec
 from training import transfer
-from training.data import sources
-from training.data.pipeline import Batches, Shard
+from training.data.pipeline import Batches, Position, Shard
+from training.data.scan import (
+    Scan,
+    describe_duplicates,
+    describe_rare_classes,
+    find_duplicates,
+    scan,
+    without_unreadable,
+)
 from training.data.sources import Splits
 from training.data.split import Split
 from training.recipe import Recipe, with_global_batch
-from training.run_folder import STRUCTURE
+from training.run_folder import IMAGES, STRUCTURE, RunFolder
+from training.run_images import choose_splits, describe_dataset, write_images
+
+log = logging.getLogger(__name__)
 
 
 class Task(Protocol):
@@ -34,7 +47,7 @@ class Task(Protocol):
     def pretrained(self) -> GoogLeNet | None:
         """The network that it starts from, or None."""
 
-    def training(self, replicas: int, first_epoch: int, shard: Shard, service: str | None) -> tf.data.Dataset:
+    def training(self, replicas: int, start: Position, shard: Shard, service: str | None) -> tf.data.Dataset:
         """Batches to train on, of a shard of steps that so many replicas share; see `Batches.training`."""
 
     def validation(self, replicas: int, shard: Shard) -> tf.data.Dataset:
@@ -51,6 +64,7 @@ class RecipeTask:
         spec: the network.
         pretrained: the network that it starts from, or None.
         splits: of the source, without unreadable images.
+        scans: what was found in each of them, by field of `splits`.
     """
 
     recipe: Recipe
@@ -58,6 +72,7 @@ class RecipeTask:
     spec: Spec
     pretrained: GoogLeNet | None
     splits: Splits
+    scans: Mapping[str, Scan]
 
     @property
     def classes(self) -> list[str]:
@@ -69,12 +84,36 @@ class RecipeTask:
         """Batches of the test split, which only the final metrics see."""
         return Batches(self.splits.test, self.recipe)
 
-    def training(self, replicas: int, first_epoch: int, shard: Shard, service: str | None) -> tf.data.Dataset:
+    def training(self, replicas: int, start: Position, shard: Shard, service: str | None) -> tf.data.Dataset:
         recipe = with_global_batch(self.recipe, replicas)
-        return Batches(self.splits.train, recipe).training(first_epoch, shard, service)
+        return Batches(self.splits.train, recipe).training(start, shard, service)
 
     def validation(self, replicas: int, shard: Shard) -> tf.data.Dataset:
         return Batches(self.splits.validation, with_global_batch(self.recipe, replicas)).evaluation(shard)
+
+    @functools.cached_property
+    def duplicates(self) -> list[dict[str, list[str]]]:
+        """Images that are in more than one split; see `find_duplicates`."""
+        return find_duplicates(self.scans)
+
+    def warnings(self) -> list[str]:
+        """What makes the numbers of a run on these images doubtful, each in a clause."""
+        return describe_rare_classes(self.scans["train"], self.classes) + describe_duplicates(self.duplicates)
+
+    def describe_images(self) -> dict[str, Any]:
+        """What `metrics.json` holds about the images."""
+        return {
+            "dataset": describe_dataset(self.splits, self.scans),
+            "splits": self.splits.names(),
+            "unreadable": self.splits.skipped(),
+            "duplicates": self.duplicates,
+            "data_warnings": self.warnings(),
+        }
+
+    def create(self, run: RunFolder) -> None:
+        """Makes or empties a run's folder and writes what is known before training."""
+        run.create(self.recipe, self.spec, self.classes)
+        write_images(run / IMAGES, self.splits, self.scans)
 
 
 def complete_recipe(recipe: Recipe, spec: Spec | None = None) -> tuple[Recipe, GoogLeNet | None]:
@@ -90,7 +129,11 @@ def complete_recipe(recipe: Recipe, spec: Spec | None = None) -> tuple[Recipe, G
 
 
 def prepare_task(
-    recipe: Recipe, pretrained: GoogLeNet | None, replicas: int, structure: Spec | None = None
+    recipe: Recipe,
+    pretrained: GoogLeNet | None,
+    replicas: int,
+    structure: Spec | None = None,
+    splits: Splits | None = None,
 ) -> RecipeTask:
     """Loads the source of a recipe and checks all that can be checked before a network is built.
 
@@ -99,17 +142,22 @@ def prepare_task(
         pretrained: the network that it starts from, or None.
         replicas: that share a step.
         structure: a network whose widths replace those of the recipe.
+        splits: to train on; None for those that the recipe asks for.
 
     Raises:
         UserError: as `train.train`.
     """
-    splits = sources.load(recipe)
+    splits = splits or choose_splits(recipe)
     spec = network_for(recipe, splits.train, structure)
     if pretrained:
         transfer.check_fits(pretrained.spec, spec, recipe.freeze_until)
-    splits = splits.readable(recipe.unreadable)
+    scans = scan(splits)
+    splits = Splits(*(without_unreadable(*each, recipe.unreadable) for each in zip(splits, scans, strict=True)))
     steps = Batches(splits.train, with_global_batch(recipe, replicas)).steps_per_epoch(replicas)
-    return RecipeTask(recipe, steps, spec, pretrained, splits)
+    task = RecipeTask(recipe, steps, spec, pretrained, splits, dict(zip(Splits._fields, scans, strict=True)))
+    for warning in task.warnings():
+        log.warning("%s", warning)
+    return task
 
 
 def network_for(recipe: Recipe, split: Split, structure: Spec | None = None) -> Spec:

@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
-import signal
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +18,7 @@ from inception_v1.atomic_files import write_json
 from inception_v1.losses import Crossentropy
 from training import callbacks, transfer
 from training import run_folder as files
+from training.data.pipeline import START, Position
 from training.data.service import check_reachable
 from training.distribution import choose
 from training.distribution.cluster import TIMEOUT
@@ -25,11 +26,14 @@ from training.distribution.strategy import Strategy
 from training.errors import Preempted, UserError
 from training.evaluation.metrics import summarize
 from training.evaluation.predictor import predict
+from training.interruption import Interruption
 from training.optimizer import make_optimizer
 from training.precision import precision
 from training.recipe import Recipe, with_global_batch
 from training.report.run_report import write_run_report
 from training.run_folder import RunFolder
+from training.run_images import load_splits
+from training.run_state import DEFAULT_INTERVAL, SAVE_EVERY, Interval, SaveState, StateFiles, describe
 from training.task import RecipeTask, Task, complete_recipe, prepare_task, recipe_spec
 
 log = logging.getLogger(__name__)
@@ -45,14 +49,15 @@ def train(
     strategy: str | None = None,
     cluster_timeout: float = TIMEOUT,
     overwrite: bool = False,
+    save_every: str | None = SAVE_EVERY,
     data_service: str | None = None,
     command: str = "",
     show: ShowProgress | None = None,
 ) -> dict[str, Any]:
     """Trains a network by `recipe` and leaves everything about the run in `folder`.
 
-    An interrupted run resumes after its last whole epoch when it is started again with the same recipe; with
-    `recipe.deterministic` it ends with the same weights and history as if it had never stopped.
+    An interrupted run resumes after the last step whose state was saved when it is started again with the same recipe;
+    with `recipe.deterministic` it ends with the same weights and history as if it had never stopped.
 
     On several machines every one calls this with the same recipe, and `folder` is on a file system that all of them
     see: the first (the chief) writes there, and the others read the state to resume from.
@@ -67,6 +72,8 @@ def train(
             recipe's batch size is that of each replica, and the learning rate follows the sum.
         cluster_timeout: seconds within which all machines must have joined.
         overwrite: whether an earlier run there may be replaced.
+        save_every: time ("10m", "30s") or number of steps ("500") between two states that are saved within an epoch;
+            None for one after each epoch alone. Ctrl-C and SIGTERM save one in any case.
         data_service: address of a `tf.data` service ("grpc://HOST:PORT") whose workers prepare the batches.
         command: what the user typed; kept beside the numbers.
         show: makes a callback that shows progress, from the number of epochs and of steps in each.
@@ -84,6 +91,7 @@ def train(
         KeyboardInterrupt: after noting it in `metrics.json`; `best.keras` is that of the epochs that finished. Its
             subclass `Preempted` after SIGTERM.
     """
+    interval = Interval.parse(save_every)
     _check_arguments(recipe, spec, data_service)
     distribution = choose.make_strategy(strategy, cluster_timeout)
     if distribution.serves:
@@ -93,17 +101,18 @@ def train(
         run = RunFolder(distribution.gather(str(folder))[0])
         task, resumes = _prepare(recipe, spec, run, overwrite, distribution)
         set_seed(recipe)
-        options = FitOptions(data_service=data_service, show=show)
+        options = FitOptions(interval=interval, data_service=data_service, show=show)
         distribution.run_everywhere(_lock, lock, run, distribution.is_chief)
         if distribution.is_chief:
             if not resumes:
-                run.create(task.recipe, task.spec, task.classes)
+                task.create(run)
             known = {"command": command, "strategy": distribution.name, "replicas": distribution.replicas}
-            known |= {"splits": task.splits.names(), "unreadable": task.splits.skipped()}
+            known |= task.describe_images()
             with RunRecord(run, known) as record:
                 record.update(fit(task, distribution, run, resumes, options, record))
                 record.update(_test(task, run))
-            (run / files.STATE).unlink()  # a finished run is not resumed
+            for state in run.states():  # a finished run is not resumed
+                state.unlink()
         else:
             fit(task, distribution, run, resumes, options)
         distribution.gather("finished")  # a process that ends early looks like one that died
@@ -134,7 +143,8 @@ def _prepare(
     structure = transfer.with_arguments(pretrained.spec, dropout=recipe.dropout) if pretrained else spec
     resumes = distribution.run_everywhere(_check_folder, run, recipe, structure, overwrite, distribution.replicas)
     distribution.check_agreement({"state to resume from": resumes})
-    task = distribution.run_everywhere(prepare_task, recipe, pretrained, distribution.replicas, structure)
+    splits = distribution.run_everywhere(load_splits, run) if resumes else None
+    task = distribution.run_everywhere(prepare_task, recipe, pretrained, distribution.replicas, structure, splits)
     return task, resumes
 
 
@@ -163,11 +173,13 @@ class FitOptions:
     Attributes:
         until: last epoch, of those that the recipe's schedule is made for; None for all.
         stop: ends training early.
+        interval: between two states that are saved within an epoch.
         data_service, show: as of `train`.
     """
 
     until: int | None = None
     stop: callbacks.StopEarly | None = None
+    interval: Interval = DEFAULT_INTERVAL
     data_service: str | None = None
     show: ShowProgress | None = None
 
@@ -211,7 +223,8 @@ class RunRecord:
             write_json(self._run / files.METRICS, self.metrics)
         if isinstance(error, KeyboardInterrupt):
             kept = describe_kept(self._run, self.metrics["best_epoch"])
-            raise type(error)(f"after {self.metrics['epochs']} epochs; {kept}; the same command resumes") from None
+            when = str(error) or describe(Position(self.metrics["epochs"]))
+            raise type(error)(f"{when}; {kept}; the same command resumes") from None
 
 
 def set_seed(recipe: Recipe) -> None:
@@ -268,31 +281,43 @@ def fit(
     """
     recipe, replicas = task.recipe, distribution.replicas
     epochs = recipe.epochs if options.until is None else options.until
-    with precision(recipe.precision), _without_remapping(), _preempted_by_sigterm():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(precision(recipe.precision))
+        stack.enter_context(_without_remapping())
+        states, interruption = stack.enter_context(StateFiles(run)), stack.enter_context(Interruption())
         with distribution.scope():
             loss_weights = _loss_weights(recipe, task.spec)
             model = compile_model(with_global_batch(recipe, replicas), task.spec, task.steps, loss_weights)
-        made = make_callbacks(task, distribution, run, record, loss_weights)
+        save = functools.partial(SaveState, states, distribution, options.interval, interruption, task.steps)
+        made = make_callbacks(task, distribution, run, loss_weights, save)
         if task.pretrained:
             transfer.copy_body(task.pretrained, model)
             transfer.freeze(model, recipe.freeze_until)
-        first_epoch = made.restore(model) if resumes else 0
+        start, logs = made.restore(model) if resumes else (START, None)
         if record:
-            record.update(made.progress() | {"epochs": first_epoch})
+            record.update(made.progress() | {"epochs": start.epoch})
         if options.stop:
             options.stop.watch(made.history)
-        if first_epoch == epochs or (options.stop and options.stop.due()):  # it was interrupted after the last one
+        if start.epoch == epochs or (options.stop and options.stop.due()):  # it was interrupted after the last one
             return {}
-        last = [options.stop] if options.stop else []
-        last += [options.show(epochs, task.steps)] if options.show else []
+        last: list[keras.callbacks.Callback] = []
+        if record:
+            last.append(
+                keras.callbacks.LambdaCallback(
+                    on_epoch_end=lambda epoch, _: record.update(made.progress() | {"epochs": epoch + 1})
+                )
+            )
+            last += [options.stop] if options.stop else []
+            last += [options.show(epochs, task.steps)] if options.show else []
         return distribution.fit(
             model,
-            lambda shard, service: task.training(replicas, first_epoch, shard, service),
+            lambda first, shard, service: task.training(replicas, first, shard, service),
             options.data_service,
+            start=start,
             epochs=epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=task.steps,
-            callbacks=made.everywhere + (made.on_chief + last if distribution.is_chief else []),
+            steps=task.steps,
+            callbacks=[*made.in_order(), *last],
+            logs=logs,
         )
 
 
@@ -308,27 +333,35 @@ class RunCallbacks:
     """The callbacks of a run.
 
     Attributes:
-        everywhere: those of every process.
-        on_chief: those that the chief has beside them, in order.
+        everywhere: those of every process but the last.
+        on_chief: those that the chief alone has, after them.
+        state: the last.
         history: of them.
         best: those that keep a model; the first is the run's.
         heads: of them.
-        state: of them.
     """
 
     everywhere: list[keras.callbacks.Callback]
     on_chief: list[keras.callbacks.Callback]
+    state: SaveState
     history: callbacks.History
     best: list[callbacks.KeepBest]
     heads: callbacks.WatchHeads
-    state: callbacks.SaveState
 
-    def restore(self, model: GoogLeNet) -> int:
-        """Sets the model and all callbacks as they were when the state was saved. Returns how many epochs are done."""
-        epochs = self.state.restore(model)
+    def restore(self, model: GoogLeNet) -> tuple[Position, dict[str, float] | None]:
+        """Sets the model and all callbacks as they were when the state was saved.
+
+        Returns:
+            The next step, and the logs of an epoch of which all steps are done.
+        """
+        state = self.state.restore(model)
         for row in self.history.rows:  # what the heads did before the run was interrupted
             self.heads.on_epoch_end(int(row["epoch"]), row)
-        return epochs
+        return state.position, state.logs
+
+    def in_order(self) -> list[keras.callbacks.Callback]:
+        """All of them, as they are called."""
+        return [*self.everywhere, *self.on_chief, self.state]
 
     def progress(self) -> dict[str, Any]:
         """What `metrics.json` holds of a run that lasts."""
@@ -339,8 +372,8 @@ def make_callbacks(
     task: Task,
     distribution: Strategy,
     run: RunFolder,
-    record: RunRecord | None,
     loss_weights: Mapping[str, float | keras.Variable],
+    make_state: Callable[[list[callbacks.KeepBest], callbacks.History], SaveState],
 ) -> RunCallbacks:
     """The callbacks of a run; see `fit` for the arguments."""
     recipe, spec, averages = task.recipe, task.spec, task.recipe.average is not None
@@ -350,7 +383,7 @@ def make_callbacks(
     if averages:
         best.append(callbacks.KeepBest(run / files.RAW, untrained))
     history, heads = callbacks.History(run / files.HISTORY), callbacks.WatchHeads(spec.heads, spec.classes)
-    state = callbacks.SaveState(run / files.STATE, best, history)
+    state = make_state(best, history)
 
     def kept() -> str:
         return describe_kept(run, best[0].best_epoch) if distribution.is_chief else "worker 0 reports what is left"
@@ -362,17 +395,13 @@ def make_callbacks(
         everywhere.append(callbacks.AuxWeight(aux_weight, recipe.aux_weight, recipe.epochs))
     if recipe.unfreeze_epochs and recipe.freeze_until:
         everywhere.append(transfer.Unfreeze(recipe.freeze_until, recipe.unfreeze_epochs))
+    everywhere.append(keras.callbacks.LambdaCallback(on_epoch_end=state.on_epoch_trained))
     validation = task.validation(replicas_here, shard)
-    everywhere.append(callbacks.Validate(validation, loss_weights, averages, distribution.sum))
-    on_chief = [heads, *best, history, keras.callbacks.TensorBoard(run / files.TENSORBOARD, write_graph=False), state]
-    made = RunCallbacks(everywhere, on_chief, history, best, heads, state)
-    if record:
-        on_chief.append(
-            keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs: record.update(made.progress() | {"epochs": epoch + 1})
-            )
-        )
-    return made
+    everywhere.append(
+        callbacks.Validate(validation, loss_weights, averages, distribution.sum, state.end_if_interrupted)
+    )
+    on_chief = [heads, *best, history, keras.callbacks.TensorBoard(run / files.TENSORBOARD, write_graph=False)]
+    return RunCallbacks(everywhere, on_chief if distribution.is_chief else [], state, history, best, heads)
 
 
 def describe_kept(run: RunFolder, best_epoch: int | None) -> str:
@@ -392,21 +421,3 @@ def _without_remapping() -> Iterator[None]:
         yield
     finally:
         tf.config.optimizer.set_experimental_options({"remapping": before})
-
-
-@contextlib.contextmanager
-def _preempted_by_sigterm() -> Iterator[None]:
-    """Ends training with `Preempted` at the next batch after SIGTERM, which TensorFlow's cluster code swallows."""
-
-    def preempt(number: int, frame: types.FrameType | None) -> None:
-        raise Preempted
-
-    try:
-        before = signal.signal(signal.SIGTERM, preempt)
-    except ValueError:  # not the main thread: somebody else has the signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -12,19 +12,20 @@ import keras
 import tensorflow as tf
 
 from inception_v1.spec import Spec, check_choice
-from training.data import sources
 from training.distribution.choose import make_strategy
 from training.distribution.strategy import Strategy
 from training.errors import UserError
 from training.recipe import Recipe
-from training.task import network_for, prepare_task
+from training.run_images import choose_splits
+from training.run_state import SAVE_EVERY, Interval
+from training.task import RecipeTask, network_for, prepare_task
 from tuning import oracles
 from tuning.budget import Budget
 from tuning.keras_tuner_patches import original_errors
 from tuning.oracles import InBudget
 from tuning.report.write import write_search_report
 from tuning.results import Results, Standing
-from tuning.search_folder import claimed, joined, make_objective, make_space, read_search
+from tuning.search_folder import claimed, joined, keep_images, kept_splits, make_objective, make_space, read_search
 from tuning.space import Space
 from tuning.trials import AnyTask, DatasetTask, TrialOptions, TrialRunner
 
@@ -46,6 +47,7 @@ def search(
     patience: int | None = None,
     max_failures: int = 3,
     strategy: str | None = None,
+    save_every: str | None = SAVE_EVERY,
     show: Callable[[Standing], None] | None = None,
     progress: Callable[[int, int], keras.callbacks.Callback] | None = None,
 ) -> Results | None:
@@ -54,7 +56,8 @@ def search(
     At the end, after Ctrl-C too, the folder gets what `write_search_report` writes: tables, the best network, a page.
 
     An interrupted search resumes when it is started again with the same arguments: what ended is kept, and the trial
-    that was interrupted resumes after its last whole epoch. `trials` and `max_failures` may differ from before.
+    that was interrupted resumes after the last step whose state was saved. `trials` and `max_failures` may differ from
+    before.
 
     With KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT set (Keras Tuner's variables), the process
     is the chief, which hands out the trials, or a worker, which runs them; all see the same folder.
@@ -76,6 +79,7 @@ def search(
         patience: epochs without a better objective after which a trial ends; None for never.
         max_failures: failed trials in a row that end the search.
         strategy: devices of each trial, one of `STRATEGIES`.
+        save_every: as of `train`, for each trial.
         show: called after each trial.
         progress: makes a callback for each trial, from the number of epochs and of steps in each.
 
@@ -87,15 +91,18 @@ def search(
         OSError: the folder cannot be written.
     """
     plan = _Plan(space, tuner, trials, budget or Budget(), tuple(also), patience, max_failures, recipe, network)
+    interval = Interval.parse(save_every)
     chief, worker = _role()
     distribution = _distribution(strategy, datasets)
-    samples, task = plan.prepare(datasets, distribution, reads=not chief)
-    aim = make_objective(objective, samples)
     home = Path(folder)
+    samples, task = plan.prepare(datasets, distribution, home, reads=not chief)
+    aim = make_objective(objective, samples)
     about = plan.settings(aim.name, samples)
     with joined(home, about) if worker else claimed(home, about):
+        if isinstance(task, RecipeTask):
+            keep_images(home, task)
         oracle = oracles.make_oracle(tuner, samples, aim, trials, max_failures, _reporter(samples, show))
-        runner = TrialRunner(oracle, task, distribution, TrialOptions(patience, progress), home)
+        runner = TrialRunner(oracle, task, distribution, TrialOptions(patience, interval, progress), home)
         if worker:
             with original_errors():
                 runner.search()
@@ -140,6 +147,7 @@ class _Plan:
         self,
         datasets: tuple[tf.data.Dataset, tf.data.Dataset] | None,
         distribution: Strategy,
+        home: Path,
         reads: bool,
     ) -> tuple[Space, AnyTask | None]:
         """The space and what its trials train; no task for a process that only hands out trials."""
@@ -147,8 +155,9 @@ class _Plan:
             start, steps = _fitting(self.network, datasets)
             space = self._space(start)
             return space, DatasetTask(self.recipe, start, steps, datasets)
-        space = self._space(network_for(self.recipe, sources.load(self.recipe).train, self.network))
-        return space, prepare_task(self.recipe, None, distribution.replicas, space.start) if reads else None
+        splits = kept_splits(home, self.recipe) or choose_splits(self.recipe)
+        space = self._space(network_for(self.recipe, splits.train, self.network))
+        return space, prepare_task(self.recipe, None, distribution.replicas, space.start, splits) if reads else None
 
     def _space(self, start: Spec) -> Space:
         return make_space(self._space_settings(), start, self.recipe)

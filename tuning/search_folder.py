@@ -15,9 +15,12 @@ import keras_tuner as kt
 from inception_v1.atomic_files import write_json
 from inception_v1.spec import Spec, check_choice
 from training import run_folder
+from training.data.sources import Splits
 from training.errors import UserError
 from training.recipe import Recipe
 from training.run_folder import RunFolder, read_history
+from training.run_images import listed_splits, write_images
+from training.task import RecipeTask
 from tuning import results
 from tuning.budget import Budget
 from tuning.keras_tuner_patches import read_trials
@@ -69,6 +72,20 @@ def make_objective(name: str | None, space: Space) -> kt.Objective:
     name = main if name is None else name
     check_choice("objective", name, known)
     return kt.Objective(name, "min" if name.endswith("loss") else "max")
+
+
+def kept_splits(home: Path, recipe: Recipe) -> Splits | None:
+    """The splits of a search that is resumed or joined, where its source is a folder of images; else None."""
+    if not (home / SEARCH).is_file() or not (home / run_folder.IMAGES).is_file():
+        return None
+    classes = json.loads((home / SEARCH).read_text("utf-8"))["network"]["class_names"]
+    return listed_splits(home / run_folder.IMAGES, recipe, classes)
+
+
+def keep_images(home: Path, task: RecipeTask) -> None:
+    """Writes which images all trials of a search train on, where its source is a folder and no process has done so."""
+    if not (home / run_folder.IMAGES).is_file():
+        write_images(home / run_folder.IMAGES, task.splits, task.scans)
 
 
 @contextlib.contextmanager

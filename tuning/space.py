@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from inception_v1.cost import classifier_cost
+from inception_v1.extras import extra
 from inception_v1.spec import BLOCKS, Spec, Widths, check_choice, round_width
 from training.errors import UserError
 from training.recipe import Recipe
@@ -214,7 +215,8 @@ class Space:
 
     def hyperparameters(self) -> "kt.HyperParameters":
         """The dimensions as Keras Tuner knows them."""
-        import keras_tuner as kt
+        with extra("tune"):
+            import keras_tuner as kt
 
         hp = kt.HyperParameters()
         for d in self.dimensions:

@@ -18,11 +18,12 @@ from inception_v1.atomic_files import write_json
 from inception_v1.spec import Spec
 from training import run_folder
 from training.callbacks import StopEarly
-from training.data.pipeline import Shard
+from training.data.pipeline import Position, Shard
 from training.distribution.strategy import Strategy
 from training.errors import UserError
 from training.recipe import Recipe
 from training.run_folder import RunFolder, read_history
+from training.run_state import DEFAULT_INTERVAL, Interval, read_position
 from training.task import RecipeTask
 from training.train import FitOptions, RunRecord, fit, set_seed
 from tuning import results
@@ -31,7 +32,9 @@ from tuning.oracles import InBudget
 from tuning.space import Space
 
 TRIALS, RUN, ATTEMPTS = "trials", "run", "attempts.json"
-MOST_ATTEMPTS = 3  # starts of a trial in the same epoch: what kills the process each time, as want of memory, must end
+MOST_ATTEMPTS = (
+    3  # starts of a trial from the same state: what kills the process each time, as want of memory, must end
+)
 IDLE = 0.1  # seconds between two requests for a trial
 
 
@@ -57,8 +60,13 @@ class DatasetTask:
         """Names in label order; numbers where the network has none."""
         return list(self.spec.class_names or map(str, range(self.spec.classes)))
 
-    def training(self, replicas: int, first_epoch: int, shard: Shard, service: str | None) -> tf.data.Dataset:
-        return self.datasets[0].repeat()
+    def create(self, run: RunFolder) -> None:
+        """Makes or empties a run's folder and writes what is known before training."""
+        run.create(self.recipe, self.spec, self.classes)
+
+    def training(self, replicas: int, start: Position, shard: Shard, service: str | None) -> tf.data.Dataset:
+        # Skips batches instead of reading others, since a dataset may shuffle each pass in its own way.
+        return self.datasets[0].repeat().skip(start.epoch * self.steps + start.step)
 
     def validation(self, replicas: int, shard: Shard) -> tf.data.Dataset:
         return self.datasets[1]
@@ -73,10 +81,12 @@ class TrialOptions:
 
     Attributes:
         patience: epochs without a better objective after which a trial ends; None for never.
+        interval: between two states of a trial that are saved within an epoch.
         progress: makes a callback for each trial, from the number of epochs and of steps in each.
     """
 
     patience: int | None = None
+    interval: Interval = DEFAULT_INTERVAL
     progress: Callable[[int, int], keras.callbacks.Callback] | None = None
 
 
@@ -132,10 +142,10 @@ class TrialRunner(PersistentTuner):
         distribution = self._distribution
         resumes = run.check_usable(task.recipe, task.spec, False, distribution.replicas)
         set_seed(task.recipe)
-        options = FitOptions(until=until, stop=self._stop(values), show=self._options.progress)
+        options = FitOptions(until, self._stop(values), self._options.interval, show=self._options.progress)
         with run.locked(), distribution.detect_failures():
             if not resumes:
-                run.create(task.recipe, task.spec, task.classes)
+                task.create(run)
             known = {"strategy": distribution.name, "replicas": distribution.replicas}
             with RunRecord(run, known) as record:
                 record.update(fit(task, distribution, run, resumes, options, record))
@@ -172,21 +182,21 @@ def _copy_run(past: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _counted_attempt(folder: Path) -> Iterator[None]:
-    """Gives up on a trial that has killed its process several times in the same epoch.
+    """Gives up on a trial that has killed its process several times after the same step.
 
     Raises:
-        UserError: the process did not survive the epoch in as many attempts as there are.
+        UserError: the process did not reach the next saved state in as many attempts as there are.
     """
-    state, file = folder / RUN / run_folder.STATE, folder / ATTEMPTS
-    epochs = RunFolder(folder / RUN).metrics()["epochs"] if state.is_file() else 0
-    before = json.loads(file.read_text()) if file.is_file() else {"epochs": epochs, "starts": 0}
-    starts = before["starts"] + 1 if before["epochs"] == epochs else 1
+    position, file = read_position(RunFolder(folder / RUN)), folder / ATTEMPTS
+    reached = {"epochs": position.epoch, "step": position.step}
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    starts = before["starts"] + 1 if before.items() >= reached.items() else 1
     if starts > MOST_ATTEMPTS:
         raise UserError(
-            f"The process of this trial was killed {MOST_ATTEMPTS} times in epoch {epochs + 1}, so that the trial is "
-            "given up. The usual cause is too little memory."
+            f"The process of this trial was killed {MOST_ATTEMPTS} times in epoch {position.epoch + 1}, so that the "
+            "trial is given up. The usual cause is too little memory."
         )
-    write_json(file, {"epochs": epochs, "starts": starts})
+    write_json(file, {**reached, "starts": starts})
     try:
         yield
     finally:

@@ -3,13 +3,12 @@
 import functools
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 
 import pytest
 
-from benchmarks import gpu, growth, input_pipeline, quick, readme, results, rounds, scaling, startup
+from benchmarks import gpu, growth, input_pipeline, pages, quick, results, rounds, scaling, startup
 from benchmarks.results import ResultTable
 from benchmarks.steps import Step
 from tests.helpers import ROOT
@@ -116,24 +115,28 @@ def test_quick_reports_what_became_slower():
     assert verdicts == {"a": "worse", "b": "as before", "c": "new", "d": "not measured"}
 
 
-def test_the_readme_shows_what_is_stored(monkeypatch, tmp_path):
+def test_pages_show_what_is_stored(monkeypatch, tmp_path):
     seconds = {name: [1.0, 2.0, 4.0] for name in startup.PROGRAMS}
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
-    monkeypatch.setattr(readme, "README", tmp_path / "README.md")
+    monkeypatch.setattr(pages, "FOLDER", tmp_path)
     results.save("startup", {"about": results.about(), "rounds": 3, "seconds": seconds})
-    text = "a\n<!-- benchmark startup -->\nold\n<!-- end -->\nb\n<!-- benchmark gpu -->\n<!-- end -->\nc\n"
-    readme.README.write_text(text)
+    page = tmp_path / "speed.md"
+    page.write_text("a\n<!-- benchmark startup -->\nold\n<!-- end -->\nb\n<!-- benchmark gpu -->\n<!-- end -->\nc\n")
     for _ in range(2):  # a second call changes nothing
-        readme.main()
-        written = readme.README.read_text()
+        pages.main()
+        written = page.read_text()
         assert "| `googlenet --help` | 2.00 | 1.00-4.00 | 0.5 |\n" in written
         assert "old" not in written
         assert "<!-- benchmark gpu -->\n\nNot measured: `python -m benchmarks gpu`.\n\n<!-- end -->\nc\n" in written
 
 
-def test_the_readme_is_up_to_date():
-    for name in re.findall(r"<!-- benchmark (\w+) -->", readme.README.read_text("utf-8")):
-        assert readme.tables(name) in readme.README.read_text("utf-8"), f"python -m benchmarks --readme: {name}"
+def test_the_pages_are_up_to_date():
+    shown = set()
+    for page in pages.FOLDER.glob("*.md"):
+        text = page.read_text("utf-8")
+        assert pages.with_tables(text) == text, "python -m benchmarks --docs"
+        shown |= {name for _, name, _ in pages.PLACE.findall(text)}
+    assert shown >= {path.stem for path in results.FOLDER.glob("*.json")} - {"quick"}
 
 
 def test_the_command_refuses_unknown_names():
@@ -183,7 +186,7 @@ def test_scaling_without_jax_reports_that_in_its_row(monkeypatch):
     known = results.load("scaling")["runs"]
     monkeypatch.setitem(sys.modules, "jax", None)
     monkeypatch.setattr(scaling, "start", lambda run: known["paper" if run is scaling.PAPER else run.name])
-    rows = {row[0]: row[1:] for row in scaling.readme(scaling.measure())[0].rows}
+    rows = {row[0]: row[1:] for row in scaling.page_tables(scaling.measure())[0].rows}
     assert rows.pop("data-parallel") == ["not installed", *[""] * 6]
     assert all(cells[0] for cells in rows.values())
     assert rows.keys() == {"default", "mirrored", "multiworker", "parameter-server"}

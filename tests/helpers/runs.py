@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from inception_v1 import GoogLeNet
+from training.data.pipeline import Position
 from training.presets import PRESETS
 from training.run_folder import RunFolder
+from training.run_state import State, read_position
 from training.task import recipe_spec
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -26,6 +28,26 @@ TWO_CPUS = (
     "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
 )
 MAIN = "import sys, googlenet\nfor line in sys.argv[1:]:\n    assert googlenet.main(line.split()) == 0\n"
+
+PREEMPTED = """
+import os, signal, sys, googlenet
+from training import callbacks
+
+original = callbacks.StopOnDivergence.on_train_batch_end
+
+def send_signal(self, batch, logs=None):
+    original(self, batch, logs)
+    if batch == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+for line in sys.argv[1:]:
+    if line.startswith("preempted "):
+        line = line.removeprefix("preempted ")
+        callbacks.StopOnDivergence.on_train_batch_end = send_signal
+        assert googlenet.main(line.split()) == 143
+        callbacks.StopOnDivergence.on_train_batch_end = original
+    assert googlenet.main(line.split()) == 0
+"""  # as MAIN; a command after the word "preempted" gets SIGTERM in its second step, and is given again
 
 
 def save_run(folder, data_dir, classes=DIGITS, model=True, **changes):
@@ -78,6 +100,22 @@ def check_equal(folder, expected, tolerance=1e-6):
         assert row["val_main_accuracy"] * 37 == pytest.approx(round(wanted["val_main_accuracy"] * 37), abs=1e-9)
 
 
-def saved_epochs(folder):
-    with np.load(folder / "state.npz") as state:
-        return json.loads(str(state["about"]))["epochs"]
+def check_identical(folder, expected, files=("best.keras",)):
+    """Checks that weights, and every number of every epoch, are bitwise identical."""
+    assert (folder / "history.csv").read_bytes() == (expected / "history.csv").read_bytes()
+    for file in files:
+        one, other = weights(expected, file), weights(folder, file)
+        assert len(one) > 100
+        assert [name for name in one | other if not np.array_equal(one[name], other[name])] == []
+
+
+def saved_position(folder):
+    """(epochs, steps of the next) that are done where a run would resume."""
+    position = read_position(RunFolder(folder))
+    return position.epoch, position.step
+
+
+def state_at(epoch, step):
+    """A small state that differs from those of other positions."""
+    variables = [np.arange(2000.0) + epoch + step / 100, np.array([epoch, step], "int64")]
+    return State(Position(epoch, step), variables, ("default", 1), ["x"], {"loss": 0.1 + step}, [(0.5, None)], [])

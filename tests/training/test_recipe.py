@@ -1,11 +1,18 @@
+import dataclasses
 import math
 
 import hypothesis
+import keras
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from inception_v1 import GoogLeNet
+from training.data import sources
+from training.data.pipeline import Batches
 from training.optimizer import make_optimizer
 from training.recipe import Recipe, numeric_fields
+from training.task import recipe_spec
 
 REFUSED = (math.inf, -math.inf, math.nan, -1, True, "1", [1], 1e300)
 
@@ -46,18 +53,75 @@ def test_every_number_of_a_recipe_has_its_range():
 
 def _values(field):
     low, high = field.range.low, field.range.high
+    if field.optional:
+        return st.none() | _values(dataclasses.replace(field, optional=False))
     if field.integer:
         return st.integers(low, high - field.range.below)
     return st.floats(low, high, exclude_min=field.range.above, exclude_max=field.range.below)
 
 
+def _ends(field):
+    """The smallest and the largest number that a field takes."""
+    low, high = field.range.low, field.range.high
+    if field.integer:
+        return low, high - field.range.below
+    return (
+        math.nextafter(low, math.inf) if field.range.above else float(low),
+        math.nextafter(high, 0) if field.range.below else float(high),
+    )
+
+
+NUMBERS = st.fixed_dictionaries({name: _values(field) for name, field in numeric_fields().items()})
+SMALLEST, LARGEST = ({name: _ends(field)[end] for name, field in numeric_fields().items()} for end in (0, 1))
+
+
+def _recipe(fields, **changes):
+    return Recipe(weights="net.keras", freeze_until="3a", **fields | changes)
+
+
 @hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
-@hypothesis.given(
-    st.fixed_dictionaries({name: _values(field) for name, field in numeric_fields().items()}),
-    st.sampled_from(["cosine", "staircase", "polynomial"]),
-)
+@hypothesis.given(NUMBERS, st.sampled_from(["cosine", "staircase", "polynomial"]))
 def test_every_recipe_in_range_has_a_learning_rate_at_every_step(fields, schedule):
-    recipe = Recipe(weights="net.keras", freeze_until="3a", schedule=schedule, **fields)
-    rate = make_optimizer(recipe, 3)._learning_rate
+    rate = make_optimizer(_recipe(fields, schedule=schedule), 3)._learning_rate
     for step in (0, 1, 10**6):
         assert math.isfinite(float(rate(step)))
+
+
+@hypothesis.settings(max_examples=20, deadline=None, derandomize=True)
+@hypothesis.example(SMALLEST)
+@hypothesis.example(LARGEST)
+@hypothesis.given(NUMBERS)
+def test_every_recipe_in_range_has_a_network(fields):
+    """Of images of 32 pixels or more, the fewest that its stem takes."""
+    spec = recipe_spec(_recipe(fields, image_size=max(32, fields["image_size"])), channels=1, classes=2)
+    assert min(map(min, spec.block_widths().values())) > 0
+
+
+@hypothesis.settings(max_examples=10, deadline=None, derandomize=True)
+@hypothesis.example(SMALLEST)
+@hypothesis.example(LARGEST)
+@hypothesis.given(NUMBERS)
+def test_every_recipe_in_range_updates_variables(fields):
+    sgd = make_optimizer(_recipe(fields), 3)
+    variables = [keras.Variable(np.ones(2, "float32"), name=name) for name in ("kernel", "bias", "gamma")]
+    sgd.build(variables)
+    sgd.apply([keras.ops.ones(2)] * 3)
+
+
+@hypothesis.settings(max_examples=2, deadline=None, derandomize=True)
+@hypothesis.example(fields=SMALLEST, size=1, paper=True)
+@hypothesis.example(fields=LARGEST, size=33, paper=False)
+@hypothesis.given(fields=NUMBERS, size=st.integers(1, 40), paper=st.booleans())
+def test_every_recipe_in_range_has_a_finite_first_batch(data_dir, fields, size, paper):
+    splits = {"train_split": "train[:5]", "validation_split": "test[:2]", "test_split": "test[:2]"}
+    recipe = _recipe(fields, data_dir=data_dir, image_size=size, paper_augment=paper, **splits)
+    images, labels = next(iter(Batches(sources.load(recipe).train, recipe).training()))
+    assert images.shape == (min(5, recipe.batch_size), size, size, 1)
+    assert np.isfinite(images).all()
+    assert np.isfinite(labels).all()
+
+
+def test_a_network_of_the_smallest_width_and_the_largest_dropout_computes():
+    recipe = _recipe(SMALLEST, image_size=32, variant="plain", aux=False, dropout=LARGEST["dropout"])
+    model = GoogLeNet(**recipe_spec(recipe, channels=1, classes=2).to_dict())
+    assert np.isfinite(model(np.ones((2, 32, 32, 1)), training=True)["main"]).all()

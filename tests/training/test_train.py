@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.images import make_folder
-from tests.helpers.runs import DIGITS, history, saved_epochs
+from tests.helpers.runs import DIGITS, history, saved_position
 from training.data import sources
 from training.data.pipeline import Batches
 from training.evaluation.evaluate import evaluate
@@ -225,7 +225,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_finite_weights(recipe
         train(_short(recipe, variant="batchnorm"), folder, show=lambda *_: InSecondEpoch(poison))
     assert RunFolder(folder).metrics()["status"] == "failed"
     assert all(np.isfinite(w).all() for w in RunFolder(folder).model().get_weights())
-    assert saved_epochs(folder) == 1
+    assert saved_position(folder) == (1, 0)
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(recipe, tmp_path):
@@ -245,4 +245,4 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(recipe, tmp_pat
     assert run.metrics()["status"] == "failed"
     assert "Cannot write" in run.metrics()["error"]
     assert run.model().count_params() > 0
-    assert saved_epochs(folder) == 1
+    assert saved_position(folder) == (1, 0)

@@ -14,7 +14,7 @@ from inception_v1 import cost
 from inception_v1.atomic_files import write_json
 from tests.helpers import ROOT
 from tests.helpers.processes import done, processes
-from tests.helpers.runs import MAIN, TWO_CPUS, metrics
+from tests.helpers.runs import MAIN, TWO_CPUS, metrics, saved_position
 from tests.helpers.searches import outcomes
 from training import run_folder
 from training.run_folder import RunFolder
@@ -51,12 +51,13 @@ def whole(tmp_path_factory, data_dir):
 
 
 def test_a_killed_search_resumes_in_the_middle_of_a_trial(whole, data_dir, tmp_path):
-    """SIGKILL in the second epoch of the second trial: steps 1 to 6 are the first one's."""
-    flags = [*FLAGS.split(), "--data-dir", data_dir, "--out", str(tmp_path / "search")]
+    """SIGKILL after the second step of its second epoch: steps 1 to 6 are the first trial's."""
+    flags = [*FLAGS.split(), "--save-every", "1", "--data-dir", data_dir, "--out", str(tmp_path / "search")]
     with processes([([sys.executable, "-c", FAULT.format(step=10), *flags], {"PYTHONPATH": str(ROOT)})]) as (process,):
         output = process.communicate(timeout=200)[0]
     assert process.returncode == -signal.SIGKILL, output[-2000:]
     assert metrics(tmp_path / "search/trials/trial_1/run")["status"] == "running"
+    assert saved_position(tmp_path / "search/trials/trial_1/run") == (1, 1)
     kept = (tmp_path / "search/trials/trial_1/run/history.csv").read_text()
     assert len(kept.splitlines()) == 2
     done([sys.executable, str(ROOT / "googlenet.py"), *flags])

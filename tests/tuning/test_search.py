@@ -48,6 +48,7 @@ def test_a_search_resumes_with_more_trials(search, simulated):
         ({"trials": None}, "a number of trials with tuner 'bayesian'"),
         ({"max_failures": 0}, "max_failures to be 1 or more"),
         ({"patience": 0}, "patience to be 1 or more"),
+        ({"save_every": "often"}, "save_every to be a time"),
         ({"strategy": "multiworker"}, "strategy to be one of 'default', 'mirrored', 'tpu'"),
         (
             {"objective": "val_accuracy"},

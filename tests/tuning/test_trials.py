@@ -6,7 +6,11 @@ import dataclasses
 import pytest
 
 import tuning
+from tests.helpers.runs import state_at
 from tests.helpers.searches import ProcessKilled
+from training.errors import UserError
+from training.run_folder import RunFolder
+from training.run_state import StateFiles
 from tuning import Budget, trials
 from tuning.results import last_line
 
@@ -53,6 +57,22 @@ def test_a_trial_that_kills_its_process_is_given_up(search, simulated):
         "The usual cause is too little memory."
     )
     assert len(found.completed) == 7
+
+
+def test_a_trial_that_gets_further_each_time_is_not_given_up(tmp_path):
+    run = RunFolder(tmp_path / trials.RUN)
+    run.path.mkdir()
+    attempts = []
+    with StateFiles(run) as files:
+        for step in range(2 * trials.MOST_ATTEMPTS):
+            files.write(state_at(0, step))
+            attempts.append(trials._counted_attempt(tmp_path))
+            attempts[-1].__enter__()  # and its process is killed
+    for _ in range(trials.MOST_ATTEMPTS - 1):
+        attempts.append(trials._counted_attempt(tmp_path))
+        attempts[-1].__enter__()
+    with pytest.raises(UserError, match="killed 3 times in epoch 1"), trials._counted_attempt(tmp_path):
+        pytest.fail("began")
 
 
 def test_a_trial_ends_early(tmp_path, recipe):

@@ -1,7 +1,7 @@
 """The `tf.data` chain from a split to batches.
 
 Training keeps no state: the n-th image of epoch e, and all that is drawn for it, follow from the recipe's seed, e and
-n. So a run that resumes after epoch e, one with other threads and one fed by other machines train on the same pixels.
+n. So a run that resumes at any step, one with other threads and one fed by other machines train on the same pixels.
 """
 
 import dataclasses
@@ -42,6 +42,22 @@ class Shard:
 WHOLE = Shard()
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Position:
+    """A place in the order of a run's steps.
+
+    Attributes:
+        epoch: whole epochs before it.
+        step: steps of the epoch before it; all of them where the epoch is trained, but not yet evaluated.
+    """
+
+    epoch: int = 0
+    step: int = 0
+
+
+START = Position()
+
+
 @dataclasses.dataclass(frozen=True)
 class Batches:
     """Batches of a split, as a recipe asks for them.
@@ -72,11 +88,11 @@ class Batches:
         return self.split.size // self.batch_size(replicas)
 
     @tf.autograph.experimental.do_not_convert
-    def training(self, first_epoch: int = 0, shard: Shard = WHOLE, service: str | None = None) -> tf.data.Dataset:
+    def training(self, start: Position = START, shard: Shard = WHOLE, service: str | None = None) -> tf.data.Dataset:
         """Shuffled, augmented batches of all epochs of the recipe, without each epoch's last partial one.
 
         Args:
-            first_epoch: from 0.
+            start: of the first batch.
             shard: of several processes' work. Together they train on the images of one process in its order, a step at
                 a time. Mixing stays within a per-replica batch.
             service: address of a `tf.data` service ("grpc://HOST:PORT") whose workers run the chain. Each batch is made
@@ -93,8 +109,8 @@ class Batches:
         recipe, pixels = self.recipe, pixel_convention(self.recipe)
         channels, classes = self.split.channels, len(self.split.classes)
         cores = tf.data.AUTOTUNE if service else CORES  # those of the workers
-        total = shard.count * self.steps_per_epoch(shard.of) * (recipe.epochs - first_epoch)
-        ds = self._training_examples(first_epoch, shard, cores)
+        total = shard.count * (self.steps_per_epoch(shard.of) * (recipe.epochs - start.epoch) - start.step)
+        ds = self._training_examples(start, shard, cores)
         ds = ds.map(lambda image, label, seed: (augment_image(image, seed, recipe, channels), label, seed), cores)
         ds = ds.batch(self.batch_size(shard.of) // shard.of, drop_remainder=True)
         if recipe.mixup or recipe.cutmix:
@@ -131,14 +147,18 @@ class Batches:
         """The images as a person would look at them: uint8 `(size, size, channels)`, in the source's order."""
         return self._decoded().map(lambda image, label: image)
 
-    def _training_examples(self, first_epoch: int, shard: Shard, cores: int) -> tf.data.Dataset:
+    def _training_examples(self, start: Position, shard: Shard, cores: int) -> tf.data.Dataset:
         """(what `augment_image` takes, label, seed) of all epochs."""
         batch, steps = self.batch_size(shard.of), self.steps_per_epoch(shard.of)
-        start, end = (n * (batch // shard.of) for n in (shard.first, shard.first + shard.count))  # in a batch
+        first, end = (n * (batch // shard.of) for n in (shard.first, shard.first + shard.count))  # in a batch
         by_index = self._by_index()
         if by_index is None:
-            epochs = tf.data.Dataset.range(first_epoch, self.recipe.epochs)
-            return epochs.flat_map(lambda epoch: self._streamed(epoch, start, end, batch, steps, cores))
+            epochs = tf.data.Dataset.range(start.epoch, self.recipe.epochs)
+            return epochs.flat_map(
+                lambda epoch: self._streamed(
+                    epoch, tf.where(epoch == start.epoch, start.step, 0), first, end, batch, steps, cores
+                )
+            )
 
         def example(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:  # of all that training sees
             epoch = number // (steps * batch)
@@ -147,8 +167,8 @@ class Batches:
             return (*by_index(index), self._seed(epoch, index))
 
         # By steps, so that a `tf.data` service hands out whole batches.
-        ds = tf.data.Dataset.range(first_epoch * steps, self.recipe.epochs * steps)
-        ds = ds.flat_map(lambda step: tf.data.Dataset.range(step * batch + start, step * batch + end))
+        ds = tf.data.Dataset.range(start.epoch * steps + start.step, self.recipe.epochs * steps)
+        ds = ds.flat_map(lambda step: tf.data.Dataset.range(step * batch + first, step * batch + end))
         return ds.map(example, cores)
 
     def _by_index(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None:
@@ -168,13 +188,16 @@ class Batches:
             return lambda index: (self._decoded_or_encoded(encoded[index]), labels[index])
         return None
 
-    def _streamed(self, epoch: tf.Tensor, start: int, end: int, batch: int, steps: int, cores: int) -> tf.data.Dataset:
-        """The same of one epoch, from files in an order of its own through a buffer."""
+    def _streamed(
+        self, epoch: tf.Tensor, step: tf.Tensor, first: int, end: int, batch: int, steps: int, cores: int
+    ) -> tf.data.Dataset:
+        """The same of one epoch from a step on, from files in an order of its own through a buffer."""
         order = self.recipe.seed * 2**32 + epoch
         tf.random.set_seed(1)  # of the function being traced, so that `order` alone decides
         ds = self.split.examples(order).shuffle(SHUFFLE_BUFFER, order).take(steps * batch)
-        if end - start < batch:  # before anything is decoded
-            ds = ds.enumerate().filter(lambda number, _: (start <= number % batch) & (number % batch < end))
+        ds = ds.skip(tf.cast(step, tf.int64) * batch)  # before anything is decoded
+        if end - first < batch:  # likewise
+            ds = ds.enumerate().filter(lambda number, _: (first <= number % batch) & (number % batch < end))
             ds = ds.map(lambda _, example: example)
 
         def example(name: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

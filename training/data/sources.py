@@ -32,9 +32,8 @@ class Splits(NamedTuple):
         """Field to the names of the images that are left out."""
         return {field: list(split.skip) for field, split in self._asdict().items()}
 
-    def readable(self, limit: float) -> "Splits":
-        """The same without the images that cannot be read. Raises UserError as `Split.readable`."""
-        return Splits(*(split.readable(limit) for split in self))
+
+FOLDER = "folder:"  # before the path of a folder
 
 
 def load(recipe: Recipe) -> Splits:
@@ -73,14 +72,19 @@ def load(recipe: Recipe) -> Splits:
 
 
 def _builder(source: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    if source.startswith("folder:"):
-        return ImageFolder(source.removeprefix("folder:"))
+    if source.startswith(FOLDER):
+        return ImageFolder(source.removeprefix(FOLDER))
     if source == "digits":
         return Digits(data_dir=data_dir)
     if source == "fashion_mnist" and FASHION_MNIST_FILES.is_dir():
         return FashionMnistFiles(data_dir=data_dir)
     try:
         return tfds.builder(source, data_dir=data_dir)
+    except AssertionError as error:  # TFDS' way to say which versions there are
+        if ":" not in source:
+            raise
+        reason = str(error).rpartition('}": ')[2]  # after the arguments that TFDS prints
+        raise UserError(f"Expected a version of the dataset that is here; Received: {source!r}. {reason}") from None
     except tfds.core.DatasetNotFoundError:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         near = difflib.get_close_matches(source, known, n=3)
@@ -108,18 +112,32 @@ def _prepared(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> tfds.core.Da
 def _choose_splits(builder: tfds.core.DatasetBuilder, recipe: Recipe) -> Splits:
     """The recipe's own, else the dataset's, else slices of "train" that do not overlap."""
     known = list(builder.info.splits)
-    own_validation = next((name for name in VALIDATION_NAMES if name in known), None)
+    validation = next((name for name in VALIDATION_NAMES if name in known), None)
     test = recipe.test_split or ("test" if "test" in known else None)
-    percent = round(100 * recipe.validation_fraction)
-    train = "train"
-    if own_validation is None:
-        train, validation = f"train[:{100 - percent}%]", f"train[{100 - percent}%:]"
-    elif test is None:  # the usual folder of two: choices are made on train's tail, val is the final word
-        train, validation, test = f"train[:{100 - percent}%]", f"train[{100 - percent}%:]", own_validation
-    else:
-        validation = own_validation
-    if test is None:  # one split for all
-        train = f"train[:{100 - 2 * percent}%]"
-        validation, test = f"train[{100 - 2 * percent}%:{100 - percent}%]", f"train[{100 - percent}%:]"
+    if test is None:  # the usual folder of two: choices are made on a slice of train, val is the final word
+        validation, test = None, validation
+    train, *rest = _slices(builder, 1 + (validation is None) + (test is None), round(100 * recipe.validation_fraction))
+    validation, test = validation or rest.pop(0), test or rest.pop(0)
     names = (recipe.train_split or train, recipe.validation_split or validation, test)
     return Splits(*(Split(builder, name) for name in names))
+
+
+def _slices(builder: tfds.core.DatasetBuilder, count: int, percent: int) -> list[str]:
+    """Slices of "train", all but the first of so many percent.
+
+    Where a folder has so few images that one of them would be empty, they are of numbers of images.
+    """
+    if count == 1:
+        return ["train"]
+    cuts = [100 - percent * left for left in range(count - 1, 0, -1)]
+    names = _consecutive([f"{cut}%" for cut in cuts])
+    if isinstance(builder, ImageFolder) and not all(builder.files(name) for name in names):
+        total = len(builder.files("train"))
+        size = max(1, round(total * percent / 100))
+        names = _consecutive([str(max(0, total - size * left)) for left in range(count - 1, 0, -1)])
+    return names
+
+
+def _consecutive(cuts: list[str]) -> list[str]:
+    """The slices of "train" between the cuts."""
+    return [f"train[{low}:{high}]" for low, high in zip(["", *cuts], [*cuts, ""], strict=True)]

@@ -2,19 +2,14 @@
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from training.data.decoding import bounded, decode_pixels
 from training.data.image_folder import ImageFolder
-from training.data.threads import CORES, without_autotuning
-from training.errors import UserError
-
-log = logging.getLogger(__name__)
+from training.data.threads import without_autotuning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +31,8 @@ class Split:
     @functools.cached_property
     def total(self) -> int:
         """Number of images, those to leave out included. Raises ValueError where TFDS does not know the split."""
+        if isinstance(self.builder, ImageFolder):
+            return len(self.builder.files(self.name))
         splits = self.builder.info.splits
         return sum(len(range(splits[part.splitname].num_examples)[part.from_ : part.to]) for part in self._parts())
 
@@ -64,40 +61,28 @@ class Split:
         """The same split, leaving out these images instead of `skip`."""
         return dataclasses.replace(self, skip=tuple(names))
 
-    def readable(self, limit: float = 1.0) -> "Split":
-        """The same split without the images that cannot be decoded, or only with too much memory.
-
-        Decodes every image once, JPEGs at an eighth of their size.
-
-        Args:
-            limit: largest fraction of the images that may be unreadable.
-
-        Raises:
-            UserError: more are; they are listed.
-        """
-        names = self._unreadable()
-        if len(names) > limit * self.total:
-            raise UserError(
-                f"Expected at most {limit:.1%} unreadable images (--unreadable); Received: {len(names)} of "
-                f"{self.total} in {self.name}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}."
-            )
-        if names:
-            count, total = len(names), self.total
-            log.warning("%d of %d images of %s are unreadable and left out: %s", count, total, self.name, names[:5])
-        return self.without(names)
-
     def examples(self, order: int | None = None) -> tf.data.Dataset:
         """(name, encoded image, label): strings and int64, in the source's order or with its files in another one.
 
         Args:
             order: a number that decides the order of the files, or None.
         """
-        ds = self._all_examples(order)
+        ds = self.all_examples(order)
         if self.skip:
             skip = tf.constant(sorted(self.skip))
             ds = ds.filter(lambda name, encoded, label: ~tf.reduce_any(name == skip))
             ds = ds.apply(tf.data.experimental.assert_cardinality(self.size))
         return ds
+
+    def all_examples(self, order: int | None = None) -> tf.data.Dataset:
+        """As `examples`, with the images to leave out."""
+        ds = self.builder.as_dataset(
+            split=self.name,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            shuffle_files=order is not None,
+            read_config=tfds.ReadConfig(shuffle_seed=order, try_autocache=False, add_tfds_id=True),
+        )
+        return without_autotuning(ds.map(lambda example: (example["tfds_id"], example["image"], example["label"])))
 
     def encoded_images(self) -> tf.data.Dataset:
         """(encoded image, label), in the source's order."""
@@ -114,31 +99,8 @@ class Split:
         """Names of all images, those to leave out included, in the source's order."""
         if isinstance(self.builder, ImageFolder):  # without opening files, one of which may not be readable
             return [path for path, _ in self.builder.files(self.name)]
-        names = self._all_examples().map(lambda name, encoded, label: name)
+        names = self.all_examples().map(lambda name, encoded, label: name)
         return [name.decode() for name in names.as_numpy_iterator()]
 
     def _parts(self) -> list[Any]:
         return tfds.core.ReadInstruction.from_spec(self.name).to_absolute(self.builder.info.splits)
-
-    def _all_examples(self, order: int | None = None) -> tf.data.Dataset:
-        ds = self.builder.as_dataset(
-            split=self.name,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            shuffle_files=order is not None,
-            read_config=tfds.ReadConfig(shuffle_seed=order, try_autocache=False, add_tfds_id=True),
-        )
-        return without_autotuning(ds.map(lambda example: (example["tfds_id"], example["image"], example["label"])))
-
-    @tf.autograph.experimental.do_not_convert
-    def _unreadable(self) -> list[str]:
-        def probe(name: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
-            whole = tf.cond(
-                tf.io.is_jpeg(encoded),
-                lambda: tf.io.decode_jpeg(bounded(encoded), channels=3, ratio=8),
-                lambda: decode_pixels(encoded),
-            )
-            return tf.where(tf.size(whole) > 0, name, b"")  # a use of the pixels: unused, they would not be decoded
-
-        decoded = self._all_examples().map(probe, CORES).ignore_errors().batch(1024)
-        good = {name.decode() for names in decoded.as_numpy_iterator() for name in names}
-        return [] if len(good) == self.total else [name for name in self.names() if name not in good]

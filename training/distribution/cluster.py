@@ -4,14 +4,18 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import time
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 from training.errors import ClusterError, UserError
 
 TIMEOUT = 300.0  # seconds within which all machines of a cluster must have joined
+SECONDS = 5.0  # for one question to another machine
+ELSE = ", where something else answers"
 HEARTBEAT = 15.0  # seconds of silence after which a machine counts as lost
 WHERE = re.compile(r"\s|$|Graph execution error|Detected at node|File |<stack traces")  # lines of TensorFlow's messages
 LOST = (  # what TensorFlow raises when another machine is lost
@@ -96,31 +100,68 @@ def bound_silence(spec: tf.train.ClusterSpec, timeout: float) -> None:
             coordination_config_pb2.CoordinatedJob(name=job, num_tasks=spec.num_tasks(job)) for job in jobs
         ],
     )
+    context().coordination_service.cluster_register_with_barrier = True  # else the leader waits without end
 
 
-def await_all(tasks: dict[str, str], timeout: float, own: str | None = None) -> None:
-    """Waits until something listens at the address of every task; TensorFlow itself would wait without end.
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Lets SIGINT end this process at once while TensorFlow waits in C++ for other machines.
+
+    It holds Python's global lock meanwhile, so that no handler and no thread would run. SIGTERM has to wait until it
+    is done: TensorFlow installs a handler of its own, which ignores the signal, and which is removed at the end.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    except ValueError:  # not the main thread: somebody else has the signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def await_all(tasks: dict[str, str], timeout: float, find_problem: Callable[[str, str], str | None]) -> float:
+    """Waits until every task is there; TensorFlow itself would take any service for one, and wait without end.
 
     Args:
         tasks: name to "HOST:PORT".
         timeout: seconds.
-        own: address at which this process listens meanwhile, so that the others see it.
+        find_problem: returns None where the task of a name is at an address, else "" or a clause that says what is.
+
+    Returns:
+        Seconds that are left.
 
     Raises:
         ClusterError: some did not join in time; they are named.
-        UserError: the own port is taken.
     """
     end = time.monotonic() + timeout
-    with contextlib.ExitStack() as stack:
-        if own:
-            try:
-                stack.enter_context(socket.create_server(("", int(own.rpartition(":")[2]))))
-            except OSError as error:
-                raise UserError(f"Expected a free port for this worker; Received: {own} ({error.strerror}).") from None
-        while missing := unreachable(tasks):
-            if time.monotonic() > end:
-                raise ClusterError(f"Expected every machine within {timeout:g} s; missing: {', '.join(missing)}.")
-            time.sleep(0.2)
+    while problems := {name: problem for name in tasks if (problem := find_problem(name, tasks[name])) is not None}:
+        if time.monotonic() > end:
+            missing = ", ".join(f"{name} at {tasks[name]}{problem}" for name, problem in problems.items())
+            raise ClusterError(f"Expected every machine within {timeout:g} s; missing: {missing}.")
+        time.sleep(0.2)
+    return end - time.monotonic()
+
+
+def find_server_problem(name: str, address: str) -> str | None:
+    """Why no server of TensorFlow with the task of that name ("chief", "ps 0") is there, for `await_all`."""
+    import grpc
+
+    if unreachable({name: address}):
+        return ""
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            status = channel.unary_unary("/tensorflow.WorkerService/GetStatus")(b"", timeout=SECONDS)
+        except grpc.RpcError:
+            return ELSE
+    found = re.search(rb"/job:(\w+)/replica:0/task:(\d+)/", status)
+    job, _, index = name.partition(" ")
+    if found and found.groups() == (job.encode(), (index or "0").encode()):
+        return None
+    return f", where {' '.join(part.decode() for part in found.groups())} answers" if found else ELSE
 
 
 def unreachable(tasks: dict[str, str]) -> list[str]:
@@ -129,7 +170,7 @@ def unreachable(tasks: dict[str, str]) -> list[str]:
     for name, address in tasks.items():
         host, _, port = address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=5).close()
+            socket.create_connection((host, int(port)), SECONDS).close()
         except OSError:
             without.append(f"{name} at {address}")
     return without

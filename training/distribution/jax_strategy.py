@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -34,16 +34,16 @@ class DataParallel(Strategy):
         devices = keras.distribution.list_devices()
         self.name = name
         self._distribution = keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)
-        self.replicas, self.index, self._processes = jax.device_count(), jax.process_index(), jax.process_count()
+        self.replicas, self.index, self.processes = jax.device_count(), jax.process_index(), jax.process_count()
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         return self._distribution.scope()
 
     def shard(self) -> Shard:
-        return Shard(self.index, 1, self._processes)
+        return Shard(self.index, 1, self.processes)
 
     def dataset(self, make: Callable[[Shard], tf.data.Dataset]) -> tf.data.Dataset:
-        local = self.replicas // self._processes
+        local = self.replicas // self.processes
         per_replica = make(Shard(self.index * local, local, self.replicas))
         return per_replica.rebatch(local * per_replica.element_spec[0].shape[0])  # Keras spreads it over these devices
 
@@ -51,8 +51,15 @@ class DataParallel(Strategy):
         with self.scope():
             return super().fit(model, make, service, **arguments)
 
+    def total(self, counts: Sequence[int]) -> list[int]:
+        if self.processes == 1:
+            return list(counts)
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(np.array(counts, "int32")).sum(axis=0).tolist()
+
     def gather(self, text: str) -> list[str]:
-        if self._processes == 1:
+        if self.processes == 1:
             return [text]
         from jax.experimental import multihost_utils
 
@@ -70,7 +77,7 @@ class DataParallel(Strategy):
         try:
             yield
         except jax.errors.JaxRuntimeError as error:
-            if self._processes == 1:
+            if self.processes == 1:
                 raise
             raise ClusterError(loss_message([], error)) from error
 

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import functools
 import json
+import math
 import os
 import queue
 import re
@@ -21,7 +22,8 @@ from typing import BinaryIO, Literal
 
 from training.errors import USER_STATUS, UserError
 
-GRACE = 10.0  # seconds from SIGTERM to SIGKILL: a worker that waits for lost workers may never react
+GRACE = 25.0  # seconds from a signal to SIGKILL, in which processes save their state; preemptible machines give 30
+STUCK = 10.0  # the same after a failure, when a worker that waits for lost workers may never react
 FINAL_OUTPUT = 1.5  # seconds in which the others print what they saw of a failure
 DRAIN = 3.0  # seconds for lines on their way: what left its process group may hold a pipe, a terminal may stand still
 POLL = 0.03  # seconds between two checks of the processes
@@ -207,7 +209,7 @@ class _Cluster:
                     continue
                 self.report(f"{name} {_how(code)}")
                 self._pause(FINAL_OUTPUT)
-                self._end(signal.SIGTERM)
+                self._end(signal.SIGTERM, STUCK)
                 return code if code > 0 else 128 - code
             time.sleep(POLL)
         first = self._received[0]
@@ -269,11 +271,11 @@ class _Cluster:
             self._ended()
             time.sleep(POLL)
 
-    def _end(self, number: int) -> None:
-        """Ends all: by this signal, and by SIGKILL after the grace."""
+    def _end(self, number: int, longest: float = math.inf) -> None:
+        """Ends all: by this signal, and by SIGKILL after the grace, or the longest time if that is shorter."""
         for process, _ in self._running.values():
             _send(process, number)
-        self._pause(self._grace)
+        self._pause(min(self._grace, longest))
         for process, _ in self._running.values():
             _send(process, signal.SIGKILL)
         for process, _ in self._running.values():

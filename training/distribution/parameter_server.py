@@ -8,7 +8,7 @@ two epochs takes a copy of the weights, which it evaluates and saves while the w
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -18,8 +18,8 @@ import tensorflow as tf
 from inception_v1 import GoogLeNet
 from inception_v1.losses import in_top_k
 from training.data import service as data_service
-from training.data.pipeline import WHOLE, Shard
-from training.distribution.cluster import LOST, await_all, find_lost, loss_message, unreachable
+from training.data.pipeline import WHOLE, Position, Shard
+from training.distribution.cluster import LOST, await_all, find_lost, find_server_problem, loss_message, unreachable
 from training.distribution.strategy import MakeBatches, Strategy
 from training.errors import ClusterError, UserError
 from training.optimizer import SGD
@@ -52,7 +52,7 @@ class ParameterServer(Strategy):
         if self.serves:
             return
         os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")  # else a worker that comes back is not waited for
-        await_all(self._workers | self._servers, timeout)
+        await_all(self._workers | self._servers, timeout, find_server_problem)
         self._strategy = tf.distribute.ParameterServerStrategy(resolver)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
 
@@ -70,7 +70,7 @@ class ParameterServer(Strategy):
             config=tf.compat.v1.ConfigProto(inter_op_parallelism_threads=max(THREADS, os.cpu_count() or 1)),
         )
         chief = {"chief": self._chief}
-        await_all(chief, self._timeout)
+        await_all(chief, self._timeout, find_server_problem)
         while not unreachable(chief):
             time.sleep(1)
 
@@ -87,7 +87,18 @@ class ParameterServer(Strategy):
                 "Expected no unfreeze_epochs with parameter servers, where the graph is one for all epochs."
             )
 
-    def fit(self, model: GoogLeNet, make: MakeBatches, service: str | None, **arguments: Any) -> dict[str, Any]:
+    def fit(
+        self,
+        model: GoogLeNet,
+        make: MakeBatches,
+        service: str | None,
+        *,
+        start: Position,
+        epochs: int,
+        steps: int,
+        callbacks: list[keras.callbacks.Callback],
+        logs: dict[str, float] | None = None,
+    ) -> dict[str, Any]:
         """Trains `model` (of this process) by way of a server-side replica.
 
         Returns:
@@ -97,9 +108,25 @@ class ParameterServer(Strategy):
         with contextlib.ExitStack() as stack:
             if service is None:
                 service = stack.enter_context(data_service.run_service(self._chief.rpartition(":")[0]))
-            endless = make(WHOLE, None).repeat()  # a worker that dies takes batches with it
-            replica = _ServerReplica(model, self._strategy, self._batches(endless, service))
-            return self._train(model, replica, **arguments)
+            first = Position(start.epoch + 1) if start.step == steps else start
+            endless = make(first, WHOLE, None).repeat()  # a worker that dies takes batches with it
+            self._replica = _ServerReplica(model, self._strategy, self._batches(endless, service))
+            callback_list = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=steps)
+            self._train(model, self._replica, start, epochs, steps, callback_list, logs)
+            return self._replica.staleness()
+
+    def synchronize(self, model: GoogLeNet, step: int) -> int:
+        """Copies the weights while the workers change them, as each worker reads them too."""
+        self._seen = self._replica.sums()
+        self._replica.copy_to(model)
+        return int(self._seen[0])
+
+    def read_local(self, model: GoogLeNet, metrics: bool) -> list[np.ndarray]:
+        return [self._seen] if metrics else []
+
+    def write_local(self, model: GoogLeNet, values: Sequence[np.ndarray]) -> None:
+        for sums in values:
+            self._replica.set_sums(sums)
 
     def _batches(self, ds: tf.data.Dataset, service: str) -> Any:
         """An iterator on every worker over what they all share: each batch goes to the one that asks first."""
@@ -120,32 +147,37 @@ class ParameterServer(Strategy):
         self,
         model: GoogLeNet,
         replica: "_ServerReplica",
+        start: Position,
         epochs: int,
-        initial_epoch: int,
-        steps_per_epoch: int,
-        callbacks: list[keras.callbacks.Callback],
-    ) -> dict[str, Any]:
-        callback_list = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=steps_per_epoch)
+        steps: int,
+        callback_list: keras.callbacks.CallbackList,
+        logs: dict[str, float] | None,
+    ) -> None:
         callback_list.on_train_begin()
-        self._schedule(replica, steps_per_epoch)
-        for epoch in range(initial_epoch, epochs):
+        for epoch in range(start.epoch, epochs):
             callback_list.on_epoch_begin(epoch)
-            self._follow(replica, callback_list, steps_per_epoch)
-            logs = replica.logs()
-            replica.copy_to(model)
+            done = start.step if epoch == start.epoch else 0
+            if epoch == start.epoch:
+                self._schedule(replica, steps - done)
+            if done < steps:
+                self._follow(replica, callback_list, done, steps)
+                logs = replica.logs()
+                replica.copy_to(model)
+            replica.set_sums(None)
             if epoch + 1 < epochs:
-                self._schedule(replica, steps_per_epoch)  # the workers continue while this process evaluates
+                self._schedule(replica, steps)  # the workers continue while this process evaluates
             callback_list.on_epoch_end(epoch, logs)
         callback_list.on_train_end()
-        return replica.staleness()
 
     def _schedule(self, replica: "_ServerReplica", steps: int) -> None:
         for _ in range(steps):
             self._coordinator.schedule(replica.step, args=(replica.batches,))
 
-    def _follow(self, replica: "_ServerReplica", callback_list: keras.callbacks.CallbackList, steps: int) -> None:
-        """Waits for the steps of an epoch, and calls the callbacks for each."""
-        done, last_progress = 0, time.monotonic()
+    def _follow(
+        self, replica: "_ServerReplica", callback_list: keras.callbacks.CallbackList, done: int, steps: int
+    ) -> None:
+        """Waits for the steps of an epoch that are not done, and calls the callbacks for each."""
+        last_progress = time.monotonic()
         while done < steps:
             finished, logs = self._coordinator.done(), replica.logs()
             count = steps if finished else min(replica.done(), steps - 1)
@@ -211,14 +243,21 @@ class _ServerReplica:
         """Assigns the weights to `model`, and the optimizer's state to its optimizer."""
         for own, other in self._pairs(model):
             other.assign(np.asarray(own))
-        self._sums.assign(tf.zeros_like(self._sums))
+
+    def sums(self) -> np.ndarray:
+        """Of the steps of the epoch: their number, their losses, and so on."""
+        return self._sums.numpy()
+
+    def set_sums(self, values: np.ndarray | None) -> None:
+        """Sets what `sums` returned; None for a new epoch."""
+        self._sums.assign(tf.zeros_like(self._sums) if values is None else values)
 
     def done(self) -> int:
-        """Steps since the last copy."""
+        """Steps of the epoch that are done."""
         return int(self._sums.numpy()[0])
 
     def logs(self) -> dict[str, float]:
-        """Means over the steps since the last copy, by the names that Keras uses."""
+        """Means over the steps of the epoch, by the names that Keras uses."""
         steps, *sums = self._sums.numpy().tolist()
         names = ["loss"]
         for head in self._model.spec.heads:

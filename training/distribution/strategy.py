@@ -6,20 +6,21 @@ The rest of the code holds a `Strategy` and never asks which one; `choose.make_s
 import abc
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from inception_v1 import GoogLeNet
-from training.data.pipeline import WHOLE, Shard
+from training.data.pipeline import WHOLE, Position, Shard
 from training.errors import UserError
 from training.recipe import Recipe
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
-MakeBatches = Callable[[Shard, str | None], tf.data.Dataset]  # of a shard of each step, by a tf.data service or None
+MakeBatches = Callable[[Position, Shard, str | None], tf.data.Dataset]  # as `Batches.training`
 
 
 class Strategy(abc.ABC):
@@ -28,6 +29,7 @@ class Strategy(abc.ABC):
     Attributes:
         name: of the strategy.
         replicas: devices that share a step, each with the recipe's batch size.
+        processes: that take part in each step and call the callbacks.
         index: number of this process; 0 is the chief, which alone writes.
         serves: whether this process only works for a coordinator (see `serve`).
         unsupported: fields of recipes to values that cannot be trained under this strategy.
@@ -35,6 +37,7 @@ class Strategy(abc.ABC):
 
     name: str
     replicas: int = 1
+    processes: int = 1
     index: int = 0
     serves: bool = False
     unsupported: ClassVar[Mapping[str, Any]] = {}
@@ -74,21 +77,82 @@ class Strategy(abc.ABC):
             if getattr(recipe, field) == value:
                 raise UserError(f"Expected another {field} under strategy {self.name!r}; Received: {field}={value!r}.")
 
-    def fit(self, model: GoogLeNet, make: MakeBatches, service: str | None, **arguments: Any) -> dict[str, Any]:
-        """Trains as `keras.Model.fit` does, which takes the other arguments.
+    def fit(
+        self,
+        model: GoogLeNet,
+        make: MakeBatches,
+        service: str | None,
+        *,
+        start: Position,
+        epochs: int,
+        steps: int,
+        callbacks: list[keras.callbacks.Callback],
+        logs: dict[str, float] | None = None,
+    ) -> dict[str, Any]:
+        """Trains as `keras.Model.fit` does, from any step on.
 
         Args:
             model: built and compiled in `scope()`.
-            make: makes the training batches of a shard of each step, by a `tf.data` service unless that is None.
+            make: makes the training batches from a position on, of a shard of each step, by a `tf.data` service unless
+                that is None.
             service: address of that service, or None.
-            **arguments: of `keras.Model.fit`.
+            start: the first step.
+            epochs: of the run.
+            steps: in an epoch.
+            callbacks: as Keras calls them. An epoch that begins in its middle begins for them too.
+            logs: of the first epoch, where all its steps are trained.
 
         Returns:
             What else was measured, for `metrics.json`.
         """
-        dataset = self.dataset(lambda shard: make(shard, service))
-        model.fit(dataset, shuffle=False, verbose=0, **arguments)  # the dataset shuffles itself
+
+        def train(first: Position, last_epoch: int, count: int) -> None:
+            dataset = self.dataset(lambda shard: make(first, shard, service))
+            model.fit(
+                dataset,
+                shuffle=False,  # the dataset does
+                verbose=0,
+                initial_epoch=first.epoch,
+                epochs=last_epoch,
+                steps_per_epoch=count,
+                callbacks=listed,
+            )
+
+        listed = _RunCallbacks(callbacks, start.step, add_history=True, model=model, epochs=epochs, steps=steps)
+        if 0 < start.step < steps:
+            train(start, start.epoch + 1, steps - start.step)
+        elif start.step:
+            listed.on_train_begin()
+            listed.on_epoch_begin(start.epoch)
+            listed.on_epoch_end(start.epoch, logs)
+        rest = Position(start.epoch + 1) if start.step else start
+        if rest.epoch < epochs and not (start.step and model.stop_training):
+            train(rest, epochs, steps)
+        listed.end()
         return {}
+
+    def synchronize(self, model: GoogLeNet, step: int) -> int:
+        """Gives the variables of `model` the values that they have within `fit` after a step of the epoch.
+
+        Returns:
+            How many steps they have seen, where that is another number.
+        """
+        if keras.backend.backend() == "jax":
+            model.jax_state_sync()  # which Keras' `fit` does after an epoch
+        return step
+
+    def read_local(self, model: GoogLeNet, metrics: bool) -> list[np.ndarray]:
+        """Copies of what the replicas of this process have of their own: the epoch's metrics so far, if asked for."""
+        return [np.array(variable) for variable in model.metrics_variables] if metrics else []
+
+    def write_local(self, model: GoogLeNet, values: Sequence[np.ndarray]) -> None:
+        """Sets what `read_local` returned, in a new epoch of `fit`."""
+        for variable, value in zip(model.metrics_variables, values, strict=bool(values)):
+            variable.assign(value)
+
+    def total(self, counts: Sequence[int]) -> list[int]:
+        """Sums of a few small integers over the processes, in little time."""
+        return list(counts)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Sum of an array over the processes."""
@@ -137,3 +201,45 @@ class SingleDevice(Strategy):
 
     def dataset(self, make: Callable[[Shard], tf.data.Dataset]) -> tf.data.Dataset:
         return make(WHOLE)
+
+    def write_local(self, model: GoogLeNet, values: Sequence[np.ndarray]) -> None:
+        if len(model.metrics_variables) < len(values):  # on TensorFlow Keras makes the others in the first step
+            uniform = keras.ops.full((1, model.spec.classes), 1 / model.spec.classes)
+            model.compute_metrics(None, np.zeros(1, "int64"), dict.fromkeys(model.spec.heads, uniform))
+        super().write_local(model, values)
+
+
+class _RunCallbacks(keras.callbacks.CallbackList):
+    """The callbacks of a run that may begin within an epoch, which Keras' `fit` then trains in two calls.
+
+    Args:
+        callbacks: in their order.
+        first: number of the first step within its epoch.
+        **arguments: of `keras.callbacks.CallbackList`.
+    """
+
+    def __init__(self, callbacks: list[keras.callbacks.Callback], first: int, **arguments: Any) -> None:
+        super().__init__(callbacks, **arguments)
+        self._first, self._begun = first, False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not self._begun:
+            super().on_train_begin(logs)
+        self._begun = True
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_batch_begin(self._first + batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_batch_end(self._first + batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self._first = 0
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Waits for `end`."""
+
+    def end(self) -> None:
+        """Ends training for the callbacks."""
+        super().on_train_end()

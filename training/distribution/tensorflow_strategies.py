@@ -2,14 +2,26 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from inception_v1 import GoogLeNet
 from training.data.pipeline import Shard
-from training.distribution.cluster import LOST, await_all, bound_silence, find_lost, first_line, loss_message
+from training.distribution.cluster import (
+    HEARTBEAT,
+    LOST,
+    await_all,
+    bound_silence,
+    ended_by_signals,
+    find_lost,
+    first_line,
+    loss_message,
+)
+from training.distribution.handshake import Handshake
 from training.distribution.strategy import Strategy
 from training.errors import ClusterError, UserError
 
@@ -29,6 +41,20 @@ class TensorFlowStrategy(Strategy):
         shard = Shard(self.index * local, local, self.replicas)
         return self._strategy.distribute_datasets_from_function(lambda _: make(shard))
 
+    def read_local(self, model: GoogLeNet, metrics: bool) -> list[np.ndarray]:
+        """Metrics, and running statistics, whose synchronization the recipe may forgo."""
+        variables = [*model.non_trainable_variables, *(model.metrics_variables if metrics else [])]
+        return [np.array(own) for variable in variables for own in self._of_replicas(variable)]
+
+    def write_local(self, model: GoogLeNet, values: Sequence[np.ndarray]) -> None:
+        variables = [*model.non_trainable_variables, *model.metrics_variables]
+        for own, value in zip((own for variable in variables for own in self._of_replicas(variable)), values):
+            own.assign(value)
+
+    def _of_replicas(self, variable: keras.Variable) -> tuple[tf.Variable, ...]:
+        """A variable's parts, one for each replica of this process."""
+        return self._strategy.experimental_local_results(variable.value)
+
 
 class MultiWorker(TensorFlowStrategy):
     """The devices of several machines, by `tf.distribute.MultiWorkerMirroredStrategy`."""
@@ -37,13 +63,28 @@ class MultiWorker(TensorFlowStrategy):
         spec = resolver.cluster_spec()
         self._addresses = [*spec.as_dict().get("chief", []), *spec.as_dict().get("worker", [])]
         self.index = self._addresses.index(spec.task_address(resolver.task_type, resolver.task_id))
-        await_all(self._others(), timeout, self._addresses[self.index])
-        bound_silence(spec, timeout)
-        with self.detect_failures():
+        self.processes = len(self._addresses)
+        left = self._meet_others(timeout)
+        bound_silence(spec, max(left, HEARTBEAT))
+        with self.detect_failures(), ended_by_signals():
             super().__init__(name, tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver))
+        self._total = tf.function(lambda counts: self._strategy.reduce(tf.distribute.ReduceOp.SUM, counts, axis=None))
+
+    def _meet_others(self, timeout: float) -> float:
+        """Waits for the others, who see this process meanwhile. Returns the seconds that are left."""
+        tasks = {f"worker {index}": where for index, where in enumerate(self._addresses)}
+        own = f"worker {self.index}"
+        try:
+            handshake = Handshake(tasks, own)
+        except OSError as error:
+            raise UserError(
+                f"Expected a free port for this worker; Received: {tasks[own]} ({error.strerror})."
+            ) from None
+        with handshake.answering():
+            return await_all(self._others(), timeout, handshake.find_problem)
 
     def shard(self) -> Shard:
-        return Shard(self.index, 1, len(self._addresses))
+        return Shard(self.index, 1, self.processes)
 
     def gather(self, text: str) -> list[str]:
         # As numbers, since collectives carry no strings. Each device of a process sends the same.
@@ -52,6 +93,13 @@ class MultiWorker(TensorFlowStrategy):
         messages = np.split(self._gathered(codes), np.cumsum(lengths)[:-1])
         by_index = dict(json.loads(codes.astype("uint8").tobytes()) for codes in messages)
         return [by_index[index] for index in sorted(by_index)]
+
+    def total(self, counts: Sequence[int]) -> list[int]:
+        local = self.replicas // self.processes
+        distributed = self._strategy.experimental_distribute_values_from_function(
+            lambda place: tf.constant(counts, tf.int32) * int(place.replica_id_in_sync_group % local == 0)
+        )
+        return self._total(distributed).numpy().tolist()
 
     def _gathered(self, values: np.ndarray) -> np.ndarray:
         distributed = self._strategy.experimental_distribute_values_from_function(lambda _: tf.constant(values))

@@ -1,6 +1,5 @@
 """Evaluation of trained runs, alone and as an ensemble."""
 
-import dataclasses
 import os
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,14 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 from inception_v1.spec import check_choice
-from training.data import sources
 from training.data.pipeline import Batches
+from training.data.scan import scan, without_unreadable
 from training.data.split import Split
 from training.errors import UserError
 from training.evaluation.crops import CROP_SCALES, crop_batches
 from training.evaluation.metrics import Predictions, summarize
 from training.evaluation.predictor import predict
 from training.run_folder import RunFolder
+from training.run_images import common_images, load_splits, warn_of_changes
 
 Folder = str | os.PathLike[str]
 Track = Callable[[tf.data.Dataset], Iterable[typing.Any]]
@@ -87,7 +87,8 @@ def evaluate(
 ) -> dict[str, typing.Any]:
     """Evaluates the best model of a run, or the ensemble of several.
 
-    Images that cannot be read are left out, as in training.
+    Images that cannot be read are left out, as in training. Of a folder of images, the test split is that of the time
+    when the run began; several runs are evaluated on the images that are in the test split of all.
 
     Args:
         folders: of the run or runs.
@@ -124,17 +125,20 @@ def common_split(runs: Sequence[RunFolder], split: str | None) -> Split:
         raise UserError("Expected at least one run; Received: none.")
     for run in runs:
         run.check_trained()
-    recipes = [run.recipe() if split is None else dataclasses.replace(run.recipe(), test_split=split) for run in runs]
-    _check_same("source", runs, [recipe.source for recipe in recipes])
+    _check_same("source", runs, [run.recipe().source for run in runs])
     _check_same("classes", runs, [run.classes() for run in runs])
-    tests = [sources.load(recipe).test for recipe in recipes]
+    tests = [load_splits(run, split).test for run in runs]
     if tests[0].classes != runs[0].classes():
         raise UserError(
             f"Expected the classes that {str(runs[0].path)!r} was trained on; "
-            f"Received: others from {recipes[0].source!r}."
+            f"Received: others from {runs[0].recipe().source!r}."
         )
     _check_same("test split", runs, [test.name for test in tests])
-    return tests[0].readable()
+    test = common_images(runs, tests) if split is None else tests[0]
+    (found,) = scan([test])
+    if split is None:
+        warn_of_changes(runs[0], found)
+    return without_unreadable(test, found)
 
 
 def _check_same(what: str, runs: Sequence[RunFolder], values: Sequence[object]) -> None:

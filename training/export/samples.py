@@ -5,13 +5,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from training.data import sources
 from training.data.decoding import decode
 from training.data.split import Split
 from training.data.threads import CORES
 from training.errors import UserError
 from training.export.export_model import ExportModel
 from training.run_folder import RunFolder
+from training.run_images import load_splits
 
 COMPARED = 64  # images that every form of the network sees before an export is done
 SCORED = 2000  # images of the test split on which the accuracy of each LiteRT precision is measured
@@ -42,7 +42,7 @@ def comparison_samples(run: RunFolder | None, network: ExportModel, count: int) 
     """
     if run is None:
         return _photographs(network)
-    test = sources.load(run.recipe()).test
+    test = load_splits(run).test
     if test.classes != run.classes():
         raise UserError(f"Expected the classes that {str(run.path)!r} was trained on; Received: others.")
     rows = list(_first_readable(test, network, count).as_numpy_iterator())
@@ -54,7 +54,7 @@ def comparison_samples(run: RunFolder | None, network: ExportModel, count: int) 
 
 def representative_pixels(run: RunFolder, network: ExportModel) -> np.ndarray:
     """uint8 pixels of the training split."""
-    train = sources.load(run.recipe()).train
+    train = load_splits(run).train
     return np.stack([row[1] for row in _first_readable(train, network, REPRESENTATIVE).as_numpy_iterator()])
 
 

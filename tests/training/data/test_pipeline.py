@@ -9,7 +9,7 @@ from PIL import Image
 from inception_v1.preprocessing import normalize
 from tests.helpers.images import encode, make_folder
 from training.data import augment, pipeline, sources
-from training.data.pipeline import Batches, Shard
+from training.data.pipeline import Batches, Position, Shard
 from training.data.split import Split
 from training.presets import PRESETS
 from training.recipe import Recipe
@@ -125,11 +125,12 @@ def test_nothing_but_seed_epoch_and_place_decides_the_pixels(source):
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.autotune.enabled = False
-    resumed = batches.training(first_epoch=1).with_options(options)
-    assert resumed.cardinality() == 2 * steps
-    for (images, labels), epoch in zip(whole[1:], epochs_of(resumed, steps), strict=True):
-        np.testing.assert_array_equal(images, epoch[0])
-        np.testing.assert_array_equal(labels, epoch[1])
+    resumed = batches.training(Position(epoch=1, step=1)).with_options(options)
+    assert resumed.cardinality() == 2 * steps - 1
+    expected = list(batches.training().as_numpy_iterator())[steps + 1 :]
+    for batch, wanted in zip(resumed.as_numpy_iterator(), expected, strict=True):
+        np.testing.assert_array_equal(batch[0], wanted[0])
+        np.testing.assert_array_equal(batch[1], wanted[1])
     other = Batches(split, dataclasses.replace(recipe, seed=4)).training()
     assert not np.array_equal(epochs_of(other, steps)[0][0], whole[0][0])
 
@@ -151,6 +152,9 @@ def test_shards_of_a_step_put_together_are_the_step(source):
             parts[step, first + place] = part
     expected = list(whole.training().as_numpy_iterator())
     assert len(parts) == len(expected) * of == 2 * steps * of
+    resumed = batches.training(Position(step=1), Shard(2, 1, of))
+    for part, step in zip(resumed.as_numpy_iterator(), range(1, 2 * steps), strict=True):
+        np.testing.assert_array_equal(part[0], parts[step, 2][0])
     for step, batch in enumerate(expected):
         for column in (0, 1):
             together = np.concatenate([parts[step, place][column] for place in range(of)])
@@ -160,7 +164,7 @@ def test_shards_of_a_step_put_together_are_the_step(source):
 def test_shards_of_evaluation_are_the_whole_split(source):
     """This also holds where there are fewer images than processes."""
     recipe, split = source
-    skip = (split.names()[0],)
+    skip = (Split(split.builder, "train[:3]").names()[0],)
     for name, workers in (("train[:30]", 2), ("train[:3]", 3)):
         batches = Batches(Split(split.builder, name, skip), recipe)
         parts = [list(batches.evaluation(Shard(i, 1, workers)).as_numpy_iterator()) for i in range(workers)]

@@ -7,6 +7,7 @@ from PIL import Image
 from tests.helpers.images import encode, make_folder
 from training.data import sources
 from training.data.pipeline import Batches
+from training.data.scan import scan, without_unreadable
 from training.data.split import Split
 from training.recipe import Recipe
 
@@ -37,11 +38,12 @@ def test_unreadable_images_are_named_and_left_out(tmp_path):
         (tmp_path / "dog" / name).write_bytes(data)
     recipe = Recipe(source=source, image_size=32, batch_size=8, epochs=1)
     whole = Split(sources.load(recipe).train.builder, "train")
-    readable = whole.readable()
+    (found,) = scan([whole])
+    readable = without_unreadable(whole, found)
     assert sorted(readable.skip) == sorted(map(str, bad.values()))
     assert (whole.size, readable.total, readable.size) == (47, 47, 43)
     with pytest.raises(ValueError, match=r"at most 1.0% unreadable images .*; Received: 4 of 47 in train: "):
-        whole.readable(0.01)
+        without_unreadable(whole, found, 0.01)
     assert count_images(Batches(readable, recipe).evaluation()) == 43
     for paper in (False, True):
         changed = dataclasses.replace(recipe, paper_augment=paper)

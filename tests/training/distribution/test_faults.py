@@ -10,7 +10,7 @@ import pytest
 
 import googlenet
 from tests.helpers.processes import LIMIT, command, done, ended, environments, processes
-from tests.helpers.runs import DIGITS, FLAGS, check_equal, metrics, saved_epochs
+from tests.helpers.runs import DIGITS, FLAGS, check_equal, metrics, saved_position
 from training.run_folder import RunFolder
 from training.task import recipe_spec
 
@@ -22,10 +22,10 @@ def flags(data_dir):
 
 
 def test_workers_end_when_one_is_killed_and_resume_together_and_end_as_one_device(flags, tmp_path):
-    """The second of two is lost in the midst of the second epoch; the launcher's workers resume the same run."""
+    """The second of two is lost after the second step of the second epoch; the launcher's workers resume the run."""
     folder, whole = tmp_path / "run", tmp_path / "whole"
     assert googlenet.main([*flags, "--out", str(whole)]) == 0
-    argv = [*flags, "--batch-size", "32", "--out", folder]
+    argv = [*flags, "--batch-size", "32", "--save-every", "1", "--out", folder]
     with processes(list(zip([command(argv), command(argv, "SIGKILL", 1)], environments(2)))) as (chief, killed):
         killed.wait(LIMIT)
         began = time.monotonic()
@@ -41,7 +41,7 @@ def test_workers_end_when_one_is_killed_and_resume_together_and_end_as_one_devic
     assert "Traceback" not in output
     assert "(Graph execution error" not in output
     assert seconds < 45
-    assert (metrics(folder)["status"], saved_epochs(folder)) == ("failed", 1)
+    assert (metrics(folder)["status"], saved_position(folder)) == ("failed", (1, 1))
     output = done(command(["launch", "--workers", "2", *argv]))
     check_equal(folder, whole)
     known = metrics(folder)

@@ -10,7 +10,7 @@ import pytest
 
 import googlenet
 from tests.helpers.processes import done
-from tests.helpers.runs import FLAGS, MAIN, TWO_CPUS, check_equal, history, metrics
+from tests.helpers.runs import FLAGS, MAIN, PREEMPTED, TWO_CPUS, check_equal, check_identical, history, metrics
 from training.presets import PRESETS
 from training.run_folder import RunFolder
 from training.task import recipe_spec
@@ -44,6 +44,15 @@ def test_mirrored_devices_end_as_one(one, root, data_dir):
     done([sys.executable, "-c", TWO_CPUS + MAIN, " ".join(map(str, flags))])
     check_equal(folder, one)
     assert (metrics(folder)["strategy"], metrics(folder)["replicas"]) == ("mirrored", 2)
+
+
+def test_a_preempted_run_on_mirrored_devices_resumes_within_its_epoch(root, data_dir):
+    """The running statistics of each, which evaluates its part of the images with them, are part of the state."""
+    flags = ["train", *FLAGS, "--variant", "batchnorm", "--epochs", "1", "--deterministic", "--data-dir", data_dir]
+    flags += ["--strategy", "mirrored", "--batch-size", "32", "--out"]
+    commands = [" ".join(map(str, [*word, *flags, root / name])) for word, name in (([], "bn"), (["preempted"], "cut"))]
+    done([sys.executable, "-c", TWO_CPUS + PREEMPTED, *commands])
+    check_identical(root / "cut", root / "bn")
 
 
 def test_a_run_that_was_interrupted_after_its_last_epoch_only_reports(tmp_path, data_dir, monkeypatch, capsys):
