@@ -55,6 +55,7 @@ def refuse_default_clone(model_class: Model) -> Model:
     Keras' comments promise a model of the same class, but since it wraps the function that clones layers it makes a
     plain functional one, unless the constructor takes inputs and outputs. A clone of changed layers has to be that.
     """
+    patched: Any = model_class
 
     def run_through_graph(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _clones_by_default(kwargs.get("operation_fn")):
@@ -63,9 +64,9 @@ def refuse_default_clone(model_class: Model) -> Model:
                 f"Expected {name}.from_config(model.get_config()) for a copy with new weights; Received: "
                 f"clone_model(model), which would not make it a {name}."
             )
-        return super(model_class, self)._run_through_graph(*args, **kwargs)  # Keras' Functional
+        return super(patched, self)._run_through_graph(*args, **kwargs)  # Keras' Functional
 
-    model_class._run_through_graph = run_through_graph  # type: ignore[attr-defined]
+    patched._run_through_graph = run_through_graph
     return model_class
 
 
