@@ -9,12 +9,15 @@ RUN ?= runs/demo
 EXPORT ?= saved_models/demo
 
 define SAVE_A_TEST_DIGIT
-import sys, tensorflow_datasets as tfds
-from PIL import Image
-from training.data.sources import Digits
-digit = next(iter(tfds.as_numpy(Digits().as_dataset(split="test"))))
-Image.fromarray(digit["image"][..., 0]).save(sys.argv[1])
-print("a test image of a", digit["label"])
+import sys
+from training import startup_notes
+with startup_notes.hidden():
+    import tensorflow as tf
+    from PIL import Image
+    from training.data.builders import Digits
+digit = next(iter(Digits().as_dataset(split="test")))
+Image.fromarray(digit["image"].numpy()[..., 0]).save(sys.argv[1])
+print("a test image of a", int(digit["label"]))
 endef
 export SAVE_A_TEST_DIGIT
 
@@ -35,7 +38,7 @@ demo: .venv/installed
 	@echo "== evaluating"
 	$(BIN)/googlenet evaluate $(RUN)
 	@echo "== classifying one image"
-	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -c "$$SAVE_A_TEST_DIGIT" $(RUN)/digit.png 2>/dev/null
+	@$(BIN)/python -c "$$SAVE_A_TEST_DIGIT" $(RUN)/digit.png
 	$(BIN)/googlenet predict $(RUN) $(RUN)/digit.png
 	@echo "== exporting, and classifying it with the export alone"
 	$(BIN)/googlenet export $(RUN) --to savedmodel,onnx,litert --out $(EXPORT)

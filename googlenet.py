@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from inception_v1.extras import extra
+from training import startup_notes
 from training.errors import CLUSTER_STATUS, USER_STATUS, ClusterError, Preempted, UserError
 from training.presets import preset
 from training.recipe import POSITIVE, Range, Recipe, check_numbers, numeric_fields
@@ -426,25 +427,15 @@ def _with_preset(argv: list[str]) -> Any:
 
 
 def _prepare_tensorflow() -> None:
-    """Imports TensorFlow with oneDNN's kernels enabled, and without the messages that it and CUDA write at start-up.
+    """Imports TensorFlow with oneDNN's kernels enabled, and without the notes that it and CUDA write at start-up.
 
-    Set TF_CPP_MIN_LOG_LEVEL to see them.
+    Set TF_CPP_MIN_LOG_LEVEL to 0 to see them.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as devnull:  # some messages come before TensorFlow reads the level
-        os.dup2(devnull.fileno(), 2)
-        try:
-            import tensorflow as tf
+    with startup_notes.hidden():
+        import tensorflow as tf
 
-            tf.config.list_physical_devices()
-            tf.get_logger().setLevel("ERROR")  # such as what TFDS calls that is deprecated
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+        tf.config.list_physical_devices()
 
 
 def _folder(command: Train | Tune) -> Path:

@@ -11,6 +11,7 @@ import sys
 from rich.console import Console
 
 from benchmarks import registry
+from training import startup_notes
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +20,8 @@ def main(arguments: list[str]) -> int:
         console.print((__doc__ or "").strip(), markup=False, highlight=False)
         return 0
     if arguments in (["--quick"], ["--quick", "--save"]):
-        from benchmarks import quick
+        with startup_notes.hidden():
+            from benchmarks import quick
 
         return quick.main(console, save=len(arguments) > 1)
     if arguments == ["--docs"]:
@@ -37,7 +39,9 @@ def main(arguments: list[str]) -> int:
         print(f"Expected one name before flags of its own; Received: {' '.join(names + arguments)}.", file=sys.stderr)
         return 2
     for name in names or [name for name in registry.MODULES if name != "gpu"]:
-        for table in registry.load(name).main(arguments):
+        with startup_notes.hidden():
+            benchmark = registry.load(name)
+        for table in benchmark.main(arguments):
             table.print(console)
     return 0
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from training import startup_notes
+
 SETTLE = 0.1  # seconds in which the threads of the contestant before stop spinning
 Work = Callable[[], int]  # does the work once and returns its number of items (images)
 Make = Callable[[], Work]  # called in the contestant's process; raises ImportError where a package is not installed
@@ -101,7 +103,8 @@ def _receive(name: str, connection: Connection) -> Any:
 def _serve(make: Make, connection: Connection) -> None:
     """In the contestant's process: sends its memory, then responds to requests until the other end closes."""
     try:
-        work = make()
+        with startup_notes.hidden():
+            work = make()
     except ImportError:
         connection.send(None)
         return

@@ -28,7 +28,8 @@ def build_googlenet(
             keep the family's. Explicit numbers are final: `width_multiplier` leaves them alone.
         width_multiplier: scales every other convolution and the auxiliary dense layers, rounded to multiples of 8.
         reduction: False builds the naive module without 1x1 reductions and projections (Figure 2a).
-        dropout: rate in [0, 1) before the main classifier, or a pair (main, auxiliary); None for the family's.
+        dropout: rate in [0, 1) before the main classifier, or a pair (main, auxiliary); None, also within the pair, for
+            the family's. A single rate leaves that of the auxiliary classifiers.
         weights: a file in any format that `load_weights` reads, or published weights by name, downloaded once:
             "torchvision" or "imagenet" (the same), "caffe", "slim". None for random weights.
         classifier_activation: "softmax", or None for logits.

@@ -4,13 +4,19 @@ Two defects of `fit` on several machines are patched (https://github.com/keras-t
 `tf.distribute.MultiWorkerMirroredStrategy` Keras averages the first batch over the replicas to build the model, labels
 included, whose integers have no mean and whose shapes may differ; and it reduces the logs of a step along an axis that
 a scalar does not have. And optimizers of our own need what Keras' keep for themselves (`OptimizerInternals`), and
-benchmarks the state of a training step on JAX (`jax_training_state`).
+benchmarks the state of a training step on JAX (`jax_training_state`). `clone_model` takes no notice of a `from_config`,
+and makes a plain functional model of a subclass (`refuse_default_clone`).
 """
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
+
+from inception_v1.errors import UserError
+
+Model = TypeVar("Model", bound=type[keras.Model])
 
 TESTED = ("3.15",)  # releases of Keras; `setup.py` allows no others
 
@@ -41,6 +47,37 @@ def patch_multi_worker_fit() -> None:
     if not hasattr(trainer.TensorFlowTrainer._maybe_symbolic_build, "patched"):
         trainer.TensorFlowTrainer._maybe_symbolic_build = _build_from_one_replica(trainer)
         trainer.reduce_per_replica = _reduce_scalars(trainer)
+
+
+def refuse_default_clone(model_class: Model) -> Model:
+    """Decorates a functional model's class: `clone_model` without a function of the user's raises UserError.
+
+    Keras' comments promise a model of the same class, but since it wraps the function that clones layers it makes a
+    plain functional one, unless the constructor takes inputs and outputs. A clone of changed layers has to be that.
+    """
+    patched: Any = model_class
+
+    def run_through_graph(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _clones_by_default(kwargs.get("operation_fn")):
+            name = model_class.__name__
+            raise UserError(
+                f"Expected {name}.from_config(model.get_config()) for a copy with new weights; Received: "
+                f"clone_model(model), which would not make it a {name}."
+            )
+        return super(patched, self)._run_through_graph(*args, **kwargs)  # Keras' Functional
+
+    patched._run_through_graph = run_through_graph
+    return model_class
+
+
+def _clones_by_default(operation_fn: Any) -> bool:
+    """Whether a function that a model runs over its layers is that of `clone_model(model)`."""
+    module = "keras.src.models.cloning"
+    if getattr(operation_fn, "__module__", None) != module:
+        return False
+    while "clone_function" in (names := inspect.getclosurevars(operation_fn).nonlocals):
+        operation_fn = names["clone_function"]
+    return getattr(operation_fn, "__module__", None) == module
 
 
 class OptimizerInternals:

@@ -11,7 +11,7 @@ import numpy as np
 from keras import layers, ops
 
 from inception_v1.errors import UserError
-from inception_v1.keras_patches import is_multi_worker, patch_multi_worker_fit
+from inception_v1.keras_patches import is_multi_worker, patch_multi_worker_fit, refuse_default_clone
 from inception_v1.layers import AdaptiveAveragePooling2D, LocalResponseNormalization
 from inception_v1.losses import Crossentropy, TopKAccuracy
 from inception_v1.spec import (
@@ -37,6 +37,7 @@ from inception_v1.tensorflow_layers import BatchNormalization, Conv2D, MaxPoolin
 Default = TypeVar("Default")
 
 
+@refuse_default_clone
 @keras.saving.register_keras_serializable(package="inception_v1")
 class GoogLeNet(keras.Model):
     """GoogLeNet as a functional model that trains on one label per image.
@@ -197,6 +198,19 @@ class GoogLeNet(keras.Model):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         y, sample_weight = self._fan_out(y), self._fan_out(sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
+        """Like `keras.Model.export`, for a model that has not been called too; with its weights alone.
+
+        `training.export` (`googlenet export`) writes what also decodes images and names classes, and checks it.
+
+        Args:
+            filepath, format, **kwargs: as in Keras.
+        """
+        if kwargs.get("input_signature") is None:
+            image = self.inputs[0]
+            kwargs["input_signature"] = [keras.InputSpec(dtype=image.dtype, shape=image.shape, name=image.name)]
+        super().export(filepath, format, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return self.spec.to_dict()

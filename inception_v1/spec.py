@@ -239,7 +239,7 @@ class SpecArguments(TypedDict, total=False):
     widths: Mapping[str, Widths | tuple[int, int, int, int, int, int]] | None
     width_multiplier: float
     reduction: bool
-    dropout: float | tuple[float, float] | None
+    dropout: float | tuple[float | None, float | None] | None
     classifier_activation: str | None
     lrn: LRN | tuple[int, float, float, float] | None
     pixels: str | None
@@ -493,9 +493,9 @@ def _checked_classes(classes: Any) -> int:
 
 
 def _checked_dropout(dropout: Any, family: Variant) -> tuple[float, float]:
-    if dropout is None:
-        dropout = family.dropout
-    pair = tuple(dropout) if isinstance(dropout, tuple | list) else (dropout, family.aux_dropout)
+    rates = tuple(dropout) if isinstance(dropout, tuple | list) else (dropout, None)
+    own = (family.dropout, family.aux_dropout)
+    pair = tuple(default if rate is None else rate for rate, default in zip(rates, own)) if len(rates) == 2 else rates
     if len(pair) != 2 or not all(isinstance(rate, int | float) and 0 <= rate < 1 for rate in pair):
         raise UserError(
             "Expected dropout to be a rate in [0, 1) or a pair of them (main, auxiliary); "

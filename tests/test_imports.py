@@ -28,7 +28,7 @@ ORDER = {
         {"builder"},
     ],
     "training": [
-        {"errors", "precision"},
+        {"errors", "precision", "startup_notes"},
         {"recipe", "serving_protocol", "interruption"},
         {"presets", "transfer"},
         {"run_folder", "optimizer", "data"},

@@ -67,6 +67,8 @@ class Recipe:
     """Train the two auxiliary heads too."""
     dropout: Annotated[float | None, FRACTION] = None
     """Rate before the main classifier; none: as in the family."""
+    aux_dropout: Annotated[float | None, FRACTION] = None
+    """Rate before the auxiliary classifiers; none: as in the family, 0.7."""
     pixels: str | None = None
     """Pixel convention of the network's input, e.g. signed or caffe; none: the family's."""
 

@@ -124,7 +124,7 @@ def complete_recipe(recipe: Recipe, spec: Spec | None = None) -> tuple[Recipe, G
         return recipe, None
     fields = {name: getattr(own, name) for name in ("variant", "stem", "width_multiplier", "pixels")}
     if spec:
-        fields |= {"aux": spec.has_aux, "dropout": spec.dropout[0]}
+        fields |= {"aux": spec.has_aux, "dropout": spec.dropout[0], "aux_dropout": spec.dropout[1]}
     return dataclasses.replace(recipe, **fields), pretrained
 
 
@@ -176,6 +176,6 @@ def recipe_spec(recipe: Recipe, channels: int, classes: int) -> Spec:
         aux=recipe.aux,
         stem=recipe.stem,
         width_multiplier=recipe.width_multiplier,
-        dropout=recipe.dropout,
+        dropout=(recipe.dropout, recipe.aux_dropout),
         pixels=recipe.pixels,
     )

@@ -140,7 +140,8 @@ def _prepare(
     distribution.check_agreement(dataclasses.asdict(recipe) | {"spec": spec and spec.to_dict()})
     distribution.run_everywhere(distribution.check, recipe)
     recipe, pretrained = distribution.run_everywhere(complete_recipe, recipe, spec)
-    structure = transfer.with_arguments(pretrained.spec, dropout=recipe.dropout) if pretrained else spec
+    rates = (recipe.dropout, recipe.aux_dropout)
+    structure = transfer.with_arguments(pretrained.spec, dropout=rates) if pretrained else spec
     resumes = distribution.run_everywhere(_check_folder, run, recipe, structure, overwrite, distribution.replicas)
     distribution.check_agreement({"state to resume from": resumes})
     splits = distribution.run_everywhere(load_splits, run) if resumes else None

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -89,4 +90,6 @@ def done(command, environment=None, timeout=LIMIT):
     with processes([(command, {"PYTHONPATH": str(ROOT), **(environment or {})})]) as (process,):
         output = process.communicate(timeout=timeout)[0]
         assert process.returncode == 0, output[-3000:]
+    if str(command[1]).endswith("googlenet.py"):
+        assert not re.search("^(I|W|E)0000|absl::|oneDNN|deprecated|eagerly|WARNING", output, re.MULTILINE), output
     return output

@@ -162,6 +162,27 @@ def test_config_is_the_builders_arguments():
     assert GoogLeNet.from_config(model.get_config()).spec == model.spec
 
 
+@pytest.mark.every_backend
+def test_a_clone_that_would_be_no_googlenet_is_refused():
+    model = build_googlenet("plain", **SMALL)
+    with pytest.raises(ValueError, match=r"Expected GoogLeNet\.from_config\(model\.get_config\(\)\)"):
+        keras.models.clone_model(model)
+    copies = [keras.models.clone_model(model, clone_function=lambda layer: layer.from_config(layer.get_config()))]
+    copies.append(keras.models.clone_model(model.classifier()))
+    assert [copy.count_params() for copy in copies] == [model.count_params(), model.classifier().count_params()]
+
+
+def test_keras_own_export_needs_no_call_before(tmp_path):
+    import onnxruntime
+
+    model = build_googlenet("plain", **SMALL, aux=False)
+    model.export(tmp_path / "net.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    images = np.random.default_rng(0).normal(size=(3, 32, 32, 1)).astype("float32")
+    predicted = session.run(None, {session.get_inputs()[0].name: images})[0]
+    np.testing.assert_allclose(predicted, model.predict(images, verbose=0)["main"], atol=1e-5)
+
+
 RELOAD = """
 import sys, numpy as np, keras
 import inception_v1

@@ -33,6 +33,7 @@ def test_explicit_widths_are_final_and_partial():
 def test_spec_is_completed_from_the_family():
     assert (Spec("slim").classes, Spec("slim").dropout) == (1001, (0.2, 0.7))
     assert Spec(dropout=0.1).dropout == (0.1, 0.7)
+    assert Spec("slim", dropout=(None, 0)).dropout == (0.2, 0.0)
     assert Spec(dropout=(0.1, 0.2)).dropout == (0.1, 0.2)
 
 

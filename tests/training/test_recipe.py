@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from inception_v1 import GoogLeNet
+from inception_v1 import GoogLeNet, Spec
 from training.data import sources
 from training.data.pipeline import Batches
 from training.optimizer import make_optimizer
 from training.recipe import Recipe, numeric_fields
-from training.task import recipe_spec
+from training.task import complete_recipe, recipe_spec
 
 REFUSED = (math.inf, -math.inf, math.nan, -1, True, "1", [1], 1e300)
 
@@ -37,6 +37,13 @@ def test_values_out_of_range_are_refused(fields, message):
         Recipe(**fields)
 
 
+def test_the_heads_have_dropout_rates_of_their_own():
+    assert recipe_spec(Recipe(dropout=0.0), 1, 10).dropout == (0.0, 0.7)
+    assert recipe_spec(Recipe(dropout=0.0, aux_dropout=0.0), 1, 10).dropout == (0.0, 0.0)
+    network = Spec(dropout=(0.1, 0.3))
+    assert recipe_spec(complete_recipe(Recipe(), network)[0], 1, 10).dropout == network.dropout
+
+
 @pytest.mark.parametrize("name", numeric_fields())
 def test_no_numeric_field_takes_what_is_no_finite_number_of_its_range(name):
     field = numeric_fields()[name]
@@ -48,7 +55,7 @@ def test_no_numeric_field_takes_what_is_no_finite_number_of_its_range(name):
 def test_every_number_of_a_recipe_has_its_range():
     numbers = {name for name, value in vars(Recipe()).items() if isinstance(value, int | float)}
     flags = {name for name, value in vars(Recipe()).items() if isinstance(value, bool)}
-    assert set(numeric_fields()) == numbers - flags | {"dropout", "average", "unfreeze_epochs"}
+    assert set(numeric_fields()) == numbers - flags | {"dropout", "aux_dropout", "average", "unfreeze_epochs"}
 
 
 def _values(field):

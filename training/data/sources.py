@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import io
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +56,9 @@ def load(recipe: Recipe) -> Splits:
         raise UserError(
             f"Expected a dataset of images with one class label; Received: {recipe.source!r} with {features}."
         )
-    with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it prepares; standard output is the command's
+    # TFDS reports what it prepares: not on standard output, which is the command's, and not what takes seconds.
+    report = io.StringIO() if isinstance(builder, Digits | FashionMnistFiles) else sys.stderr
+    with contextlib.redirect_stdout(report), contextlib.redirect_stderr(report):
         builder = _prepared(builder, recipe)
     splits = _choose_splits(builder, recipe)
     for field, split in splits._asdict().items():

@@ -91,7 +91,8 @@ class _TensorFlowForward:
         # Of a partial, since TensorFlow counts the traces of a plain function over all models and warns of the fifth.
         self._step = tf.function(functools.partial(model, training=False), reduce_retracing=True)
         self._strategy = model.distribute_strategy
-        self.devices = len(self._local(self._strategy.run(lambda: tf.constant(0))))
+        on_each = self._strategy.experimental_distribute_values_from_function(lambda place: tf.constant(0))
+        self.devices = len(self._local(on_each))
 
     def refresh(self) -> None:
         """Does nothing."""

@@ -52,6 +52,9 @@ def write(folder: Path, network: ExportModel, top: int, float_only: bool) -> dic
             tf.lookup.TextFileIndex.WHOLE_LINE,
         )
         module.labels = tf.lookup.StaticHashTable(lines, default_value="")
+        # Outside of a graph TensorFlow lists None as what initializes the table, and warns when it saves that.
+        initializers = tf.compat.v1.get_default_graph().get_collection_ref("table_initializer")
+        initializers[:] = [operation for operation in initializers if operation is not None]
         signatures = _signatures(module, network, top)
     concrete = {name: function.get_concrete_function() for name, function in signatures.items()}
     tf.saved_model.save(module, str(folder), concrete)

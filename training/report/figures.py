@@ -1,14 +1,19 @@
 """Figures of a run and of its evaluation."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, FontProperties, findfont, fontManager
+from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from sklearn.metrics import confusion_matrix
 
 from inception_v1.atomic_files import atomic_file
@@ -218,6 +223,29 @@ def _frame(axes: Axes, color: str) -> None:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a PNG file, whole or not at all."""
-    with atomic_file(Path(path)) as part:
+    """Writes a PNG file, whole or not at all. Characters that no installed font has are boxes."""
+    texts = figure.findobj(Text)
+    families = font_families("".join(text.get_text() for text in texts))
+    for text in texts:
+        text.set_fontfamily(families)
+    with atomic_file(Path(path)) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # names of classes are the user's
         figure.savefig(part, format="png", dpi=110)
+
+
+def font_families(text: str) -> list[str]:
+    """Matplotlib's default fonts, then those installed that have the characters that its first one lacks."""
+    families = list(rcParams["font.family"])
+    missing = set(text) - {"\n"}
+    for entry in [FontEntry(findfont(FontProperties())), *fontManager.ttflist]:
+        if not missing:
+            break
+        try:
+            font = FT2Font(entry.fname)
+        except (OSError, RuntimeError):  # removed since matplotlib listed it, or not for this release of FreeType
+            continue
+        found = {character for character in missing if font.get_char_index(ord(character))} if font.scalable else set()
+        missing -= found
+        if found and entry.name and entry.name not in families:
+            families.append(entry.name)
+    return families

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def track(batches: tf.data.Dataset) -> Iterable[Any]:
-    """The batches, with a progress bar on standard error."""
-    return rich.progress.track(batches, "evaluating", int(batches.cardinality()), console=Console(stderr=True))
+    """The batches, with a progress bar on standard error where that is a terminal."""
+    console, count = Console(stderr=True), int(batches.cardinality())
+    return rich.progress.track(batches, "evaluating", count, console=console, disable=not console.is_terminal)
 
 
 class ShowProgress(keras.callbacks.Callback):

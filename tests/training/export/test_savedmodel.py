@@ -32,6 +32,10 @@ def call(signature, **inputs):
     return {name: value.numpy() for name, value in signature(**inputs).items()}
 
 
+def test_tensorflow_has_nothing_to_warn_of_when_it_saves_the_labels(exported):
+    assert None not in tf.compat.v1.get_default_graph().get_collection("table_initializer")
+
+
 def test_images_are_prepared_as_in_evaluation_one_by_one(exported, signatures):
     """Each alone and all together, of every kind, against the Keras model on what evaluation decodes."""
     run = RunFolder(exported[0])

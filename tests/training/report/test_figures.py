@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,14 @@ def test_augmentation_leaves_out_the_images_that_training_leaves_out(tmp_path):
         path.write_bytes(path.read_bytes()[:40])
     figure = figures.augmentation(Recipe(source=source, image_size=48), rows=3, columns=1)
     assert [axes.get_title() for axes in figure.axes[::2]] == ["dog"] * 3
+
+
+def test_class_names_in_any_script_are_drawn_without_a_warning(predictions, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.save(
+            figures.confusion(predictions, ["кот", "猫", "🐈 mathematical \U0001d49c"]), tmp_path / "names.png"
+        )
+    assert (tmp_path / "names.png").stat().st_size > 1000
+    assert figures.font_families("кот") == ["sans-serif"]
+    assert len(figures.font_families("cat \U0001d4b6")) == 2  # STIX, which comes with matplotlib, has it
