@@ -220,7 +220,7 @@ class RunRecord:
         elif isinstance(error, Exception):
             self.metrics |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
         self.metrics["seconds"] = round(self._before + time.monotonic() - self._began, 1)
-        with contextlib.suppress(OSError) if self.metrics["status"] == "failed" else contextlib.nullcontext():
+        with contextlib.suppress(OSError) if error else contextlib.nullcontext():  # which says more than a full disk
             write_json(self._run / files.METRICS, self.metrics)
         if isinstance(error, KeyboardInterrupt):
             kept = describe_kept(self._run, self.metrics["best_epoch"])

@@ -23,7 +23,7 @@ from tuning.search_folder import read_search
 FLAGS = "tune --space branches --tuner evolution --trials 2 --keep-macs 0.05 --variant plain --no-aux --epochs 3 "
 FLAGS += "--width-multiplier 0.2 --train-split train[:64] --validation-split test[:20] --batch-size 32 "
 FAULT = """
-import os, signal, sys
+import os, pathlib, signal, sys, time
 import googlenet
 from training import callbacks
 
@@ -34,6 +34,8 @@ def kill_at_step(self, batch, logs=None):
     original(self, batch, logs)
     steps.append(batch)
     if len(steps) == {step}:
+        while list(pathlib.Path(sys.argv[-1]).rglob(".state.part*")):  # that of the step before is being written
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 
 callbacks.StopOnDivergence.on_train_batch_end = kill_at_step

@@ -42,18 +42,18 @@ class TensorFlowStrategy(Strategy):
         return self._strategy.distribute_datasets_from_function(lambda _: make(shard))
 
     def read_local(self, model: GoogLeNet, metrics: bool) -> list[np.ndarray]:
-        """Metrics, and running statistics, whose synchronization the recipe may forgo."""
-        variables = [*model.non_trainable_variables, *(model.metrics_variables if metrics else [])]
-        return [np.array(own) for variable in variables for own in self._of_replicas(variable)]
+        return [np.array(own) for own in self._local(model, metrics)]
 
     def write_local(self, model: GoogLeNet, values: Sequence[np.ndarray]) -> None:
-        variables = [*model.non_trainable_variables, *model.metrics_variables]
-        for own, value in zip((own for variable in variables for own in self._of_replicas(variable)), values):
+        for own, value in zip(self._local(model, metrics=True), values):  # where there are no metrics, only the others
             own.assign(value)
 
-    def _of_replicas(self, variable: keras.Variable) -> tuple[tf.Variable, ...]:
-        """A variable's parts, one for each replica of this process."""
-        return self._strategy.experimental_local_results(variable.value)
+    def _local(self, model: GoogLeNet, metrics: bool) -> list[tf.Variable]:
+        """What each replica of this process has of its own: running statistics, and the epoch's metrics so far."""
+        layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        variables = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
+        variables += model.metrics_variables if metrics else []
+        return [own for variable in variables for own in self._strategy.experimental_local_results(variable.value)]
 
 
 class MultiWorker(TensorFlowStrategy):

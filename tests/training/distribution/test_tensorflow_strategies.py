@@ -10,11 +10,29 @@ import pytest
 
 import googlenet
 from tests.helpers.processes import done
-from tests.helpers.runs import FLAGS, MAIN, PREEMPTED, TWO_CPUS, check_equal, check_identical, history, metrics
+from tests.helpers.runs import FLAGS, PREEMPTED, TWO_CPUS, check_equal, check_identical, history, metrics
 from training.presets import PRESETS
 from training.run_folder import RunFolder
 from training.task import recipe_spec
 from training.train import compile_model
+
+OWN_STATE = """
+import keras, numpy as np
+from training.distribution.choose import make_strategy
+
+strategy = make_strategy("mirrored")
+with strategy.scope():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+model.fit(np.random.rand(8, 3), np.ones((8, 1)), batch_size=8, verbose=0)
+own = strategy.read_local(model, metrics=True)
+assert len(own) == 2 * (2 + len(model.metrics_variables))
+assert not np.array_equal(own[0], own[1])
+strategy.write_local(model, [0 * value for value in own])
+assert not any(value.any() for value in strategy.read_local(model, metrics=True))
+strategy.write_local(model, own)
+assert all(map(np.array_equal, strategy.read_local(model, metrics=True), own))
+"""  # each replica has running statistics and partial metrics of its own
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +56,14 @@ def test_the_weights_of_one_device_move_by_more_than_what_counts_as_equal(one):
     assert np.median(moved) > 1e-4
 
 
-def test_mirrored_devices_end_as_one(one, root, data_dir):
-    folder = root / "mirrored"
-    flags = ["train", *FLAGS, "--data-dir", data_dir, "--strategy", "mirrored", "--batch-size", "32", "--out", folder]
-    done([sys.executable, "-c", TWO_CPUS + MAIN, " ".join(map(str, flags))])
-    check_equal(folder, one)
-    assert (metrics(folder)["strategy"], metrics(folder)["replicas"]) == ("mirrored", 2)
-
-
-def test_a_preempted_run_on_mirrored_devices_resumes_within_its_epoch(root, data_dir):
-    """The running statistics of each, which evaluates its part of the images with them, are part of the state."""
-    flags = ["train", *FLAGS, "--variant", "batchnorm", "--epochs", "1", "--deterministic", "--data-dir", data_dir]
-    flags += ["--strategy", "mirrored", "--batch-size", "32", "--out"]
-    commands = [" ".join(map(str, [*word, *flags, root / name])) for word, name in (([], "bn"), (["preempted"], "cut"))]
-    done([sys.executable, "-c", TWO_CPUS + PREEMPTED, *commands])
-    check_identical(root / "cut", root / "bn")
+def test_mirrored_devices_end_as_one_and_a_preempted_run_resumes_within_its_epoch(one, root, data_dir):
+    flags = ["train", *FLAGS, "--data-dir", data_dir, "--strategy", "mirrored", "--batch-size", "32", "--deterministic"]
+    commands = [[*flags, "--out", root / "mirrored"], ["preempted", *flags, "--out", root / "preempted"]]
+    lines = [" ".join(map(str, command)) for command in commands]
+    done([sys.executable, "-c", TWO_CPUS + PREEMPTED + OWN_STATE, *lines])
+    check_equal(root / "mirrored", one)
+    assert (metrics(root / "mirrored")["strategy"], metrics(root / "mirrored")["replicas"]) == ("mirrored", 2)
+    check_identical(root / "preempted", root / "mirrored")
 
 
 def test_a_run_that_was_interrupted_after_its_last_epoch_only_reports(tmp_path, data_dir, monkeypatch, capsys):
