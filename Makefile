@@ -3,10 +3,16 @@
 # make docs   builds the site into docs/_build/html, runs its examples and every block of its pages
 # make figures   makes the figures of README.md and docs/ anew
 # make test-wheel   installs the wheel in new environments, without extras and with all of them, and uses it
+# make test-versions   tests what depends on other libraries' versions with the lowest and the newest that setup.py allows
 PYTHON ?= python3.11
 BIN := .venv/bin
 RUN ?= runs/demo
 EXPORT ?= saved_models/demo
+VERSIONS ?= .venv/versions
+VERSION_TESTS ?= tests/inception_v1/test_keras_patches.py tests/training/data/test_orientation.py \
+	tests/training/export/test_onnx_file.py tests/training/export/test_litert.py \
+	tests/training/export/test_savedmodel.py tests/tuning/test_oracles.py \
+	tests/test_googlenet.py::test_train_evaluate_predict_round_trip
 
 define SAVE_A_TEST_DIGIT
 import sys
@@ -21,7 +27,7 @@ print("a test image of a", int(digit["label"]))
 endef
 export SAVE_A_TEST_DIGIT
 
-.PHONY: demo test docs figures test-wheel
+.PHONY: demo test docs figures test-wheel test-versions
 .DELETE_ON_ERROR:
 
 .venv/installed: setup.py pyproject.toml
@@ -65,3 +71,16 @@ figures: .venv/installed-docs
 
 test-wheel: .venv/installed
 	$(BIN)/python -m tests.install_wheel
+
+# A direct requirement at its lowest, those of others at what that allows; then everything at its newest.
+test-versions: .venv/installed
+	$(BIN)/python -m pip install --quiet 'uv>=0.9'
+	@set -e; for resolution in lowest-direct highest; do \
+		echo "== $$resolution: making an environment in $(VERSIONS)/$$resolution"; \
+		$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VERSIONS)/$$resolution; \
+		$(BIN)/uv pip install --quiet --python $(VERSIONS)/$$resolution/bin/python --resolution $$resolution \
+			--editable '.[test]'; \
+		$(BIN)/uv pip list --quiet --python $(VERSIONS)/$$resolution/bin/python | \
+			grep -E '^(keras|tensorflow|numpy|onnx|tf2onnx|ai-edge-litert|jax|protobuf)'; \
+		$(VERSIONS)/$$resolution/bin/python -m pytest $(VERSION_TESTS); \
+	done

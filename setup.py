@@ -96,7 +96,7 @@ setup(
             "setuptools>=77",  # builds the wheel whose installation is tested
             "twine>=6.1",
             # the original executors of the published families
-            "opencv-python-headless>=4.10,<5",  # 5 reads no Caffe files
+            "opencv-python-headless>=4.10.0.84,<5",  # 5 reads no Caffe files, earlier ones no NumPy 2
             "tf_slim>=1.1",
             "tf-keras>=2.21",
         ],
