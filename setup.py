@@ -50,6 +50,7 @@ setup(
             "mypy>=1.18",
             "jax>=0.6",
             "hypothesis>=6.100",
+            "scikit-image>=0.25",  # its photographs
             # the original executors of the published families
             "opencv-python-headless>=4.10,<5",  # 5 reads no Caffe files
             "tf_slim>=1.1",
