@@ -153,6 +153,7 @@ def test_batches_come_from_other_processes(tmp_path, data_dir):
         (["train", "--variant", "papr"], "Did you mean 'paper'?"),
         (["train", "--source", "digitz"], "Nearest: digits"),
         (["train", "--epochs", "0"], "epochs"),
+        (["train", "--freeze-batch-norm"], "Expected weights with freeze_batch_norm"),
         (["evaluate"], "at least one run"),
         (["evaluate", "/nonexistent"], "Expected the folder of a run"),
         (["evaluate", "/nonexistent", "--predictions", "p.txt"], "ending in .csv or .json; Received: 'p.txt'"),
