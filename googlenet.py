@@ -22,7 +22,7 @@ import tyro
 from inception_v1.extras import extra
 from training import startup_notes
 from training.errors import CLUSTER_STATUS, USER_STATUS, ClusterError, Preempted, UserError
-from training.presets import preset
+from training.presets import FINE_TUNE, preset, preset_for_weights
 from training.recipe import POSITIVE, Range, Recipe, check_numbers, numeric_fields
 from tuning.budget import Budget
 
@@ -41,7 +41,8 @@ class Train:
 
     settings: Annotated[Recipe, Fields]
     recipe: str = "digits"
-    """Recipe that the defaults below come from: digits, fashion, paper, quick, modern, or a .json file."""
+    """Recipe that the defaults below come from: digits, fashion, paper, quick, modern, fine-tune, or a .json file;
+    none: fine-tune with --weights, else digits."""
     spec: Path | None = None
     """A spec.json (of a run, or of the best trial of a search) whose network replaces the recipe's; input and classes
     are those of the source."""
@@ -65,7 +66,8 @@ class Tune:
 
     settings: Annotated[Recipe, Fields]
     recipe: str = "digits"
-    """Recipe that the defaults below come from: digits, fashion, paper, quick, modern, or a .json file."""
+    """Recipe that the defaults below come from: digits, fashion, paper, quick, modern, fine-tune, or a .json file;
+    none: fine-tune with --weights, else digits."""
     space: str = "branches"
     """branches: a multiplier by branch type; stages: by stage and branch; blocks: all 54 widths."""
     also: tuple[Literal["learning_rate", "weight_decay", "aux_weight", "dropout", "normalization"], ...] = ()
@@ -417,9 +419,11 @@ def _launched(argv: list[str]) -> list[str]:
 def _with_preset(argv: list[str]) -> Any:
     """The command type, with the fields of the named recipe as the defaults of `train`."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", default="digits")
-    named = parser.parse_known_args(argv)[0].recipe
-    settings = preset(named)
+    parser.add_argument("--recipe")
+    parser.add_argument("--weights")
+    given = parser.parse_known_args(argv)[0]
+    named = given.recipe or (FINE_TUNE if given.weights else "digits")
+    settings = preset_for_weights(given.weights) if given.weights and not given.recipe else preset(named)
     train = tyro.conf.subcommand("train", default=Train(settings, recipe=named))
     repeatable = dataclasses.replace(settings, deterministic=True)  # else the same seed finds other trials
     tune = tyro.conf.subcommand("tune", default=Tune(repeatable, recipe=named))

@@ -95,6 +95,7 @@ setup(
             "sybil>=9",  # finds the blocks of README and docs/
             "setuptools>=77",  # builds the wheel whose installation is tested
             "twine>=6.1",
+            "scikit-image>=0.25",  # its photographs
             # the original executors of the published families
             "opencv-python-headless>=4.10.0.84,<5",  # 5 reads no Caffe files, earlier ones no NumPy 2
             "tf_slim>=1.1",

@@ -69,6 +69,16 @@ def test_the_recipe_sets_the_defaults_and_flags_override(capsys):
     assert re.search(r"--source STR.*?\(default:\s+│?\s*fashion_mnist\)|default: fashion_mnist", text, re.S)
 
 
+def test_weights_choose_the_recipe_for_fine_tuning_and_flags_and_another_recipe_win():
+    weights = ["train", "--weights", "net.keras"]
+    tuned = dataclasses.replace(PRESETS["fine-tune"], weights="net.keras")
+    assert googlenet._parse(weights).settings == tuned
+    changed = googlenet._parse([*weights, "--learning-rate", "0.5", "--no-freeze-batch-norm"]).settings
+    assert changed == dataclasses.replace(tuned, learning_rate=0.5, freeze_batch_norm=False)
+    digits = googlenet._parse([*weights, "--recipe", "digits"]).settings
+    assert digits == dataclasses.replace(PRESETS["digits"], weights="net.keras")
+
+
 def test_train_evaluate_predict_round_trip(tmp_path, data_dir, capsys):
     folder = tmp_path / "run"
     trained = run("train", *TINY, "--data-dir", data_dir, "--out", folder)
@@ -146,6 +156,7 @@ def test_batches_come_from_other_processes(tmp_path, data_dir):
         (["train", "--source", "digitz"], "Nearest: digits"),
         (["train", "--epochs", "0"], "epochs"),
         (["train", "--save-every", "10x"], "Expected save_every to be a time as in 10m"),
+        (["train", "--freeze-batch-norm"], "Expected weights with freeze_batch_norm"),
         (["evaluate"], "at least one run"),
         (["evaluate", "/nonexistent"], "Expected the folder of a run"),
         (["evaluate", "/nonexistent", "--predictions", "p.txt"], "ending in .csv or .json; Received: 'p.txt'"),

@@ -78,6 +78,9 @@ class Recipe:
     """Last block (3a ... 5b) or other row of the body that does not train."""
     unfreeze_epochs: Annotated[int | None, COUNT] = None
     """Epochs after which everything trains, stage after stage from the heads down; none: frozen layers stay frozen."""
+    freeze_batch_norm: bool = False
+    """Freeze the body's batch normalization, with the running statistics of the training images; frozen blocks keep
+    those of the weights."""
     stage_rate: Annotated[float, POSITIVE] = 1.0
     """Factor of the learning rate from each stage to the one below: heads, 5, 4, 3, stem."""
 

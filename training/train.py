@@ -18,7 +18,7 @@ from inception_v1.atomic_files import write_json
 from inception_v1.losses import Crossentropy
 from training import callbacks, transfer
 from training import run_folder as files
-from training.data.pipeline import START, Position
+from training.data.pipeline import START, WHOLE, Position
 from training.data.service import check_reachable
 from training.distribution import choose
 from training.distribution.cluster import TIMEOUT
@@ -37,6 +37,8 @@ from training.run_state import DEFAULT_INTERVAL, SAVE_EVERY, Interval, SaveState
 from training.task import RecipeTask, Task, complete_recipe, prepare_task, recipe_spec
 
 log = logging.getLogger(__name__)
+
+STATISTICS_BATCH, STATISTICS_BATCHES = 64, 8  # images that statistics are measured on, where there are as many
 
 ShowProgress = Callable[[int, int], keras.callbacks.Callback]  # makes it from the number of epochs and of steps in each
 
@@ -129,6 +131,8 @@ def _check_arguments(recipe: Recipe, spec: Spec | None, data_service: str | None
         check_reachable(data_service)
     if recipe.aux_schedule == "linear" and keras.backend.backend() == "jax":
         raise UserError("Expected a constant auxiliary weight on Keras' JAX backend, which compiles it into the step.")
+    if recipe.freeze_batch_norm and not recipe.weights:
+        raise UserError("Expected weights with freeze_batch_norm; Received: freeze_batch_norm=True alone.")
     if spec and recipe.weights:
         raise UserError(f"Expected a spec or weights to start from, not both; Received: weights={recipe.weights!r}.")
 
@@ -292,8 +296,9 @@ def fit(
         save = functools.partial(SaveState, states, distribution, options.interval, interruption, task.steps)
         made = make_callbacks(task, distribution, run, loss_weights, save)
         if task.pretrained:
-            transfer.copy_body(task.pretrained, model)
-            transfer.freeze(model, recipe.freeze_until)
+            measures = recipe.freeze_batch_norm and not resumes
+            transfer.copy_body(_with_new_statistics(task) if measures else task.pretrained, model)
+            transfer.freeze(model, recipe.freeze_until, recipe.freeze_batch_norm)
         start, logs = made.restore(model) if resumes else (START, None)
         if record:
             record.update(made.progress() | {"epochs": start.epoch})
@@ -320,6 +325,14 @@ def fit(
             callbacks=[*made.in_order(), *last],
             logs=logs,
         )
+
+
+def _with_new_statistics(task: Task) -> GoogLeNet:
+    """The pretrained network with the running statistics of the images to train on; the same in every process."""
+    assert task.pretrained is not None
+    images = task.training(1, START, WHOLE, None).map(lambda images, labels: images)
+    batches = images.unbatch().batch(STATISTICS_BATCH).take(STATISTICS_BATCHES).as_numpy_iterator()
+    return transfer.with_statistics(task.pretrained, task.spec, task.recipe.freeze_until, batches)
 
 
 def _loss_weights(recipe: Recipe, spec: Spec) -> dict[str, float | keras.Variable]:
@@ -395,7 +408,7 @@ def make_callbacks(
     if isinstance(aux_weight := loss_weights.get("aux1"), keras.Variable):
         everywhere.append(callbacks.AuxWeight(aux_weight, recipe.aux_weight, recipe.epochs))
     if recipe.unfreeze_epochs and recipe.freeze_until:
-        everywhere.append(transfer.Unfreeze(recipe.freeze_until, recipe.unfreeze_epochs))
+        everywhere.append(transfer.Unfreeze(recipe.freeze_until, recipe.unfreeze_epochs, recipe.freeze_batch_norm))
     everywhere.append(keras.callbacks.LambdaCallback(on_epoch_end=state.on_epoch_trained))
     validation = task.validation(replicas_here, shard)
     everywhere.append(

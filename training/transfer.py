@@ -1,6 +1,7 @@
 """Transfer learning: a trained network under new heads, with its first stages frozen or slower than the rest."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -18,7 +19,14 @@ STAGES = {
 }
 
 
-def fine_tune(model: GoogLeNet, classes: int, freeze_until: str | None = None, **changes: Any) -> GoogLeNet:
+def fine_tune(
+    model: GoogLeNet,
+    classes: int,
+    freeze_until: str | None = None,
+    freeze_batch_norm: bool = True,
+    images: Any = None,
+    **changes: Any,
+) -> GoogLeNet:
     """A network for other classes with the body of `model`, ready to `compile` and `fit`.
 
     Everything but the classifiers is copied, the auxiliary heads' inner layers too where they fit; `model` stays as it
@@ -29,6 +37,10 @@ def fine_tune(model: GoogLeNet, classes: int, freeze_until: str | None = None, *
         classes: of the new task.
         freeze_until: last block ("3a" ... "5b") or other layer of the body ("conv2_3x3") that does not train; None
             trains all. A frozen batch normalization also keeps its running statistics.
+        freeze_batch_norm: whether the body's batch normalization keeps its running statistics, scales and offsets. The
+            statistics of a few small batches would be noise, and a momentum of 0.9997 would hardly let them in.
+        images: float `(count, height, width, channels)` of the new task, normalized as the network takes them. The
+            running statistics become theirs, but those up to `freeze_until`; None keeps all of `model`'s.
         **changes: other arguments of `build_googlenet`, for instance `input_shape`, `aux` or `dropout`.
 
     Returns:
@@ -43,6 +55,9 @@ def fine_tune(model: GoogLeNet, classes: int, freeze_until: str | None = None, *
     tuned = GoogLeNet(**spec.to_dict())
     freeze(tuned, freeze_until)
     copy_body(model, tuned)
+    if images is not None:
+        estimate_statistics(tuned, [images])
+    freeze(tuned, freeze_until, freeze_batch_norm)
     return tuned
 
 
@@ -97,10 +112,15 @@ def copy_body(source: GoogLeNet, target: GoogLeNet) -> None:
         target.get_layer(name).set_weights(weights)
 
 
-def freeze(model: GoogLeNet, until: str | None) -> None:
+def freeze(model: GoogLeNet, until: str | None, batch_norm: bool = False) -> None:
     """Freezes the body up to and including a block or another layer, and nothing else; None freezes nothing.
 
     Takes effect when the model is compiled, or when `fit` makes its training function anew.
+
+    Args:
+        model: whose layers to freeze or unfreeze.
+        until: name of the block or other layer.
+        batch_norm: whether to freeze all batch normalization of the body too.
 
     Raises:
         UserError: no such layer (every one is listed).
@@ -108,7 +128,43 @@ def freeze(model: GoogLeNet, until: str | None) -> None:
     frozen = _layers_until(model.spec, until)
     for layer in model.layers:
         if layer.weights:
-            layer.trainable = not any(layer.name == name or layer.name.startswith(f"{name}_") for name in frozen)
+            norm = batch_norm and _is_batch_norm(layer) and not layer.name.startswith(tuple(AUX_TAPS))
+            layer.trainable = not norm and not any(
+                layer.name == name or layer.name.startswith(f"{name}_") for name in frozen
+            )
+
+
+def _is_batch_norm(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization)
+
+
+def estimate_statistics(model: GoogLeNet, batches: Iterable[Any]) -> None:
+    """Sets the running statistics of batch normalization that is not frozen to the averages over batches of images.
+
+    Source: adaptive batch normalization, Li et al., arXiv 1603.04779.
+
+    Args:
+        model: of this process alone.
+        batches: float `(batch, height, width, channels)`, normalized as the network takes them.
+    """
+    momenta = {layer: layer.momentum for layer in model.layers if _is_batch_norm(layer) and layer.trainable}
+    if not momenta:
+        return
+    for number, images in enumerate(batches):
+        for layer in momenta:
+            layer.momentum = number / (number + 1)
+        model(images, training=True)
+    for layer, momentum in momenta.items():
+        layer.momentum = momentum
+
+
+def with_statistics(pretrained: GoogLeNet, spec: Spec, freeze_until: str | None, batches: Iterable[Any]) -> GoogLeNet:
+    """The body of a pretrained network under the heads of `spec`, with the running statistics of batches of images."""
+    model = GoogLeNet(**spec.to_dict())
+    copy_body(pretrained, model)
+    freeze(model, freeze_until)
+    estimate_statistics(model, batches)
+    return model
 
 
 def _layers_until(spec: Spec, until: str | None) -> list[str]:
@@ -132,11 +188,12 @@ class Unfreeze(keras.callbacks.Callback):
     Args:
         until: the last layer that is frozen at the start.
         epochs: after how many epochs everything trains; the stages divide the time before equally.
+        batch_norm: whether all batch normalization of the body stays frozen.
     """
 
-    def __init__(self, until: str, epochs: int) -> None:
+    def __init__(self, until: str, epochs: int, batch_norm: bool = False) -> None:
         super().__init__()
-        self._until, self._epochs = until, epochs
+        self._until, self._epochs, self._batch_norm = until, epochs, batch_norm
         self._border: str | None = until
 
     def border(self, epoch: int) -> str | None:
@@ -147,6 +204,6 @@ class Unfreeze(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (border := self.border(epoch)) != self._border:
-            freeze(self.model, border)
+            freeze(self.model, border, self._batch_norm)
             self.model.make_train_function(force=True)
             self._border = border

@@ -1,9 +1,14 @@
 """Image files and folders of them."""
 
 import io
+from pathlib import Path
 
 import numpy as np
+import skimage
+import sklearn.datasets
 from PIL import Image
+
+PHOTOGRAPHS = [Path(skimage.__file__).parent / "data", Path(sklearn.datasets.__file__).parent / "images"]
 
 
 def encode(image, kind, **options):
@@ -22,6 +27,16 @@ def make_folder(root, splits=("",), classes=("cat", "dog"), count=4, suffixes=("
                 image = Image.fromarray(rng.integers(0, 256, (40, 50, 3), "uint8"))
                 image.save(folder / f"{i}{suffixes[i % len(suffixes)]}")
     return f"folder:{root}"
+
+
+def photograph_parts(name, size, seed=0):
+    """The parts of a photograph of scikit-image or scikit-learn that do not overlap, in random order: uint8 `(parts,
+    size, size, 3)`."""
+    (path,) = [path for folder in PHOTOGRAPHS for path in folder.glob(f"{name}.*")]
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    rows, columns = (n // size for n in pixels.shape[:2])
+    parts = pixels[: rows * size, : columns * size].reshape(rows, size, columns, size, 3).swapaxes(1, 2)
+    return np.random.default_rng(seed).permutation(parts.reshape(-1, size, size, 3))
 
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), "uint8"))

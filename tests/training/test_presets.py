@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from training.presets import PRESETS, preset, preset_for_source
+from inception_v1 import build_googlenet
+from training.presets import PRESETS, preset, preset_for_source, preset_for_weights
 from training.recipe import Recipe
 from training.task import recipe_spec
 
@@ -16,6 +17,7 @@ from training.task import recipe_spec
         ("paper", 3, "paper", "imagenet", 1.0, 224, "caffe"),
         ("quick", 3, "paper", "imagenet", 1.0, 224, "caffe"),
         ("modern", 3, "batchnorm", "imagenet", 1.0, 224, "signed"),
+        ("fine-tune", 3, "batchnorm", "imagenet", 1.0, 224, "signed"),
     ],
 )
 def test_presets_make_their_networks(name, channels, variant, stem, width, size, pixels):
@@ -30,6 +32,18 @@ def test_a_recipe_is_the_same_after_json(tmp_path):
     mine = dataclasses.replace(PRESETS["fashion"], learning_rate=0.3, train_split="train[:10]")
     path.write_text(json.dumps(dataclasses.asdict(mine)))
     assert preset(str(path)) == mine
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes"), [("slim", {}), ("plain", {"learning_rate": 0.003, "freeze_batch_norm": False})]
+)
+def test_weights_decide_image_size_and_learning_rate_of_fine_tuning(variant, changes, tmp_path):
+    path, tuned = tmp_path / "net.keras", PRESETS["fine-tune"]
+    build_googlenet(variant, input_shape=(40, 40, 1), width_multiplier=0.1, aux=False).save(path)
+    assert preset_for_weights(path) == dataclasses.replace(tuned, image_size=40, **changes)
+    (tmp_path / "broken.keras").write_bytes(path.read_bytes()[:100])
+    for other in ("broken.keras", "absent.keras"):
+        assert preset_for_weights(tmp_path / other) == tuned
 
 
 def test_unknown_recipes_are_refused(tmp_path):
