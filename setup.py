@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 TRAIN = [
     "tensorflow-datasets>=4.9.10",
-    "importlib-resources",  # tensorflow-datasets imports it without asking for it
+    "importlib-resources>=6",  # tensorflow-datasets imports it without asking for it
     "tensorboard>=2.20",
     "scikit-learn>=1.5",  # the digits; precision and recall by class
     "scipy>=1.15",  # scipy.stats.bootstrap takes rng
