@@ -86,7 +86,8 @@ def test_a_run_stopped_at_random_moments_ends_like_an_uninterrupted_one(data_dir
         with processes([(command(argv), environment)]) as (process,):
             ends.append(interrupt(process, folder, kind, rng))
         print(ends[-1], saved_position(folder), flush=True)
-    output = done([sys.executable, "-c", MAIN, *(" ".join(map(str, [*flags, out])) for out in (folder, whole))])
+    commands = (" ".join(map(str, [*flags, out])) for out in (folder, whole))
+    output = done([sys.executable, "-c", MAIN, *commands], timeout=LIMIT * (1 + epochs // 5))
     assert output.count(f"epoch   1/{epochs}") == 1  # that of the run which was not interrupted
 
     names = {path.relative_to(folder) for path in folder.rglob("*") if "tensorboard" not in path.parts}
