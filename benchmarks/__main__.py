@@ -25,9 +25,10 @@ def main(arguments: list[str]) -> int:
 
         return quick.main(console, save=len(arguments) > 1)
     if arguments == ["--docs"]:
-        from benchmarks import pages
+        with startup_notes.hidden():
+            from benchmarks import pages
 
-        return pages.main()
+            return pages.main()
     names = []
     while arguments and not arguments[0].startswith("-"):
         names.append(arguments.pop(0))
