@@ -146,13 +146,15 @@ class Predict:
     model: RunPath
     """Folder of the run or of the export, or the .keras file. Not with --server."""
     images: tyro.conf.Positional[tuple[str, ...]]
-    """Image files: JPEG, PNG, GIF, BMP or WebP."""
+    """Image files (JPEG, PNG, GIF, BMP or WebP), and folders of them with their sub-folders."""
     server: str | None = None
     """grpc://HOST:PORT of TF Serving, instead of MODEL."""
     name: str = "googlenet"
     """Name of the model on the server."""
     top: int = 5
     """Number of classes to name for each image."""
+    out: Path | None = None
+    """Write the classes to this .csv or .json file instead of printing tables."""
     json: bool = False
     """Print JSON instead of tables."""
 
@@ -273,8 +275,9 @@ Other = (
 def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
-    Returns the exit status: 0; 1 after a failed write, 2 for a user's error, 3 for a cluster that lost a machine, 70
-    for a defect of this package, 130 after Ctrl-C, 141 where nobody reads the output, 143 after SIGTERM.
+    Returns the exit status: 0; 1 after a failed write, or where some images could not be read, 2 for a user's error, 3
+    for a cluster that lost a machine, 70 for a defect of this package, 130 after Ctrl-C, 141 where nobody reads the
+    output, 143 after SIGTERM.
 
     That of `launch` is the status of the process that failed.
     """
@@ -582,17 +585,30 @@ def _compare(command: Compare, argv: list[str]) -> None:
         console.print(command.out, highlight=False, soft_wrap=True)
 
 
-def _predict(command: Predict, argv: list[str]) -> None:
+def _predict(command: Predict, argv: list[str]) -> int:
+    from inception_v1.atomic_files import check_file
+    from training.data.image_files import image_files
+    from training.report.progress import track_count
+
+    if command.out:
+        check_file(command.out, (".csv", ".json"))
+    files = image_files((str(command.model), *command.images) if command.server else command.images)
     if command.server:
         from training.serving_client import predict_remotely
 
-        result = predict_remotely(command.server, (str(command.model), *command.images), command.top, command.name)
+        result = predict_remotely(command.server, files, command.top, command.name, track_count)
     else:
         from training.evaluation.classify import classify
 
-        result = classify(command.model, command.images, command.top)
+        result = classify(command.model, files, command.top, track_count)
+    if command.out:
+        from training.report.image_classes import write_image_classes
+
+        write_image_classes(command.out, result)
     if command.json:
         print(json.dumps(result, indent=2))
+    elif command.out:
+        print(command.out)
     else:
         from rich.console import Console
 
@@ -600,6 +616,7 @@ def _predict(command: Predict, argv: list[str]) -> None:
 
         for image, best in result.items():
             Console().print(class_table(image, best))
+    return 0 if len(result) == len(files) else 1
 
 
 def _export(command: Export, argv: list[str]) -> None:
