@@ -17,9 +17,9 @@ def track(batches: tf.data.Dataset) -> Iterable[Any]:
 
 
 def track_count(batches: Iterable[Any], count: int, title: str = "predicting") -> Iterable[Any]:
-    """So many batches, with a progress bar as of `track`."""
+    """So many batches, with a progress bar as of `track` where they are several."""
     console = Console(stderr=True)
-    return rich.progress.track(batches, title, count, console=console, disable=not console.is_terminal)
+    return rich.progress.track(batches, title, count, console=console, disable=count == 1 or not console.is_terminal)
 
 
 class ShowProgress(keras.callbacks.Callback):
