@@ -124,6 +124,16 @@ class Evaluate:
 
 
 @dataclasses.dataclass
+class Show:
+    """Open the page of a run or a search in a browser, and print its path."""
+
+    folder: RunPath
+    """Folder of the run, finished or not, or of the search."""
+    open: bool = True
+    """Open the page; --no-open: print its path alone."""
+
+
+@dataclasses.dataclass
 class Compare:
     """Test whether two runs differ on the same test images, and draw their validation curves."""
 
@@ -262,6 +272,7 @@ class Summary:
 Other = (
     Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Export, tyro.conf.subcommand("export")]
@@ -333,7 +344,14 @@ def _extra(command: Any) -> str:
     """The extra of this package that has what a command imports."""
     if isinstance(command, Export) or getattr(command, "server", None):
         return "export"
-    return "tune" if isinstance(command, Tune) else "train"
+    searches = isinstance(command, Tune) or (isinstance(command, Show) and _is_search(command.folder))
+    return "tune" if searches else "train"
+
+
+def _is_search(folder: Path) -> bool:
+    from tuning.results import SEARCH
+
+    return (folder / SEARCH).is_file()
 
 
 def _print_versions() -> None:
@@ -456,8 +474,10 @@ def _train(command: Train, argv: list[str]) -> None:
     if command.strategy == "data-parallel":
         os.environ.setdefault("KERAS_BACKEND", "jax")
     from inception_v1.spec import read_spec
+    from training.report.page import PAGE
     from training.report.progress import ShowProgress
     from training.report.tables import score_table
+    from training.run_folder import REPORT
     from training.train import train
 
     console = Console()
@@ -478,6 +498,7 @@ def _train(command: Train, argv: list[str]) -> None:
         return
     console.print(score_table(metrics))
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"report: {folder / REPORT / PAGE}", highlight=False, soft_wrap=True)
 
 
 def _tune(command: Tune, argv: list[str]) -> None:
@@ -561,6 +582,23 @@ def _evaluate(command: Evaluate, argv: list[str]) -> None:
         print(json.dumps(results[0] if alone else results, indent=2))
     else:
         Console().print(score_table(results[0]) if alone else ensemble_table(results))
+
+
+def _show(command: Show, argv: list[str]) -> None:
+    import webbrowser
+
+    if _is_search(command.folder):
+        from tuning.search_folder import updated_search_page
+
+        page = updated_search_page(command.folder)
+    else:
+        from training.report.run_page import updated_run_page
+        from training.run_folder import RunFolder
+
+        page = updated_run_page(RunFolder(command.folder))
+    print(page)
+    if command.open:
+        webbrowser.open(page.absolute().as_uri())
 
 
 def _compare(command: Compare, argv: list[str]) -> None:
@@ -688,6 +726,7 @@ _RUN: dict[type, Callable[[Any, list[str]], int | None]] = {
     Tune: _tune,
     Launch: _launch,
     Evaluate: _evaluate,
+    Show: _show,
     Compare: _compare,
     Predict: _predict,
     Export: _export,

@@ -279,6 +279,19 @@ def test_predict_writes_the_classes_of_a_folder_and_names_what_it_could_not_read
     } == json.loads(found["json"])
 
 
+def test_show_opens_the_page_of_a_run_or_prints_its_path_alone(runs, tmp_path, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    page = Path(runs[0], "report", "report.html")
+    assert googlenet.main(["show", runs[0], "--no-open"]) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    assert opened == []
+    assert googlenet.main(["show", runs[0]]) == 0
+    assert opened == [page.as_uri()]
+    assert googlenet.main(["show", str(tmp_path)]) == 2
+    assert "Expected the folder of a run" in capsys.readouterr().err
+
+
 def test_compare_prints_a_verdict_and_draws_both_runs(runs, tmp_path, capsys):
     from PIL import Image
 
