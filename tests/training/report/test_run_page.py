@@ -60,6 +60,7 @@ def test_an_unfinished_run_has_a_page_of_what_there_is_which_follows_it(run):
     (run / "history.csv").unlink()
     page = Page(updated_run_page(run).read_text("utf-8"))
     assert {"Not measured.", "No epoch has ended."} <= set(page.texts)
+    assert "Images" not in page.texts
     (run / "history.csv").write_text(history)
     write_json(run / "metrics.json", {"status": "interrupted", "epochs": 1, "best_epoch": 1})
     text = updated_run_page(run).read_text("utf-8")
