@@ -124,6 +124,16 @@ class Evaluate:
 
 
 @dataclasses.dataclass
+class Show:
+    """Open the page of a run or a search in a browser, and print its path."""
+
+    folder: RunPath
+    """Folder of the run, finished or not, or of the search."""
+    open: bool = True
+    """Open the page; --no-open: print its path alone."""
+
+
+@dataclasses.dataclass
 class Compare:
     """Test whether two runs differ on the same test images, and draw their validation curves."""
 
@@ -146,13 +156,15 @@ class Predict:
     model: RunPath
     """Folder of the run or of the export, or the .keras file. Not with --server."""
     images: tyro.conf.Positional[tuple[str, ...]]
-    """Image files: JPEG, PNG, GIF, BMP or WebP."""
+    """Image files (JPEG, PNG, GIF, BMP or WebP), and folders of them with their sub-folders."""
     server: str | None = None
     """grpc://HOST:PORT of TF Serving, instead of MODEL."""
     name: str = "googlenet"
     """Name of the model on the server."""
     top: int = 5
     """Number of classes to name for each image."""
+    out: Path | None = None
+    """Write the classes to this .csv or .json file instead of printing tables."""
     json: bool = False
     """Print JSON instead of tables."""
 
@@ -260,6 +272,7 @@ class Summary:
 Other = (
     Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Export, tyro.conf.subcommand("export")]
@@ -273,8 +286,9 @@ Other = (
 def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
-    Returns the exit status: 0; 1 after a failed write, 2 for a user's error, 3 for a cluster that lost a machine, 70
-    for a defect of this package, 130 after Ctrl-C, 141 where nobody reads the output, 143 after SIGTERM.
+    Returns the exit status: 0; 1 after a failed write, or where some images could not be read, 2 for a user's error, 3
+    for a cluster that lost a machine, 70 for a defect of this package, 130 after Ctrl-C, 141 where nobody reads the
+    output, 143 after SIGTERM.
 
     That of `launch` is the status of the process that failed.
     """
@@ -330,7 +344,14 @@ def _extra(command: Any) -> str:
     """The extra of this package that has what a command imports."""
     if isinstance(command, Export) or getattr(command, "server", None):
         return "export"
-    return "tune" if isinstance(command, Tune) else "train"
+    searches = isinstance(command, Tune) or (isinstance(command, Show) and _is_search(command.folder))
+    return "tune" if searches else "train"
+
+
+def _is_search(folder: Path) -> bool:
+    from tuning.results import SEARCH
+
+    return (folder / SEARCH).is_file()
 
 
 def _print_versions() -> None:
@@ -453,8 +474,10 @@ def _train(command: Train, argv: list[str]) -> None:
     if command.strategy == "data-parallel":
         os.environ.setdefault("KERAS_BACKEND", "jax")
     from inception_v1.spec import read_spec
+    from training.report.page import PAGE
     from training.report.progress import ShowProgress
     from training.report.tables import score_table
+    from training.run_folder import REPORT
     from training.train import train
 
     console = Console()
@@ -475,6 +498,7 @@ def _train(command: Train, argv: list[str]) -> None:
         return
     console.print(score_table(metrics))
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"report: {folder / REPORT / PAGE}", highlight=False, soft_wrap=True)
 
 
 def _tune(command: Tune, argv: list[str]) -> None:
@@ -560,6 +584,23 @@ def _evaluate(command: Evaluate, argv: list[str]) -> None:
         Console().print(score_table(results[0]) if alone else ensemble_table(results))
 
 
+def _show(command: Show, argv: list[str]) -> None:
+    import webbrowser
+
+    if _is_search(command.folder):
+        from tuning.search_folder import updated_search_page
+
+        page = updated_search_page(command.folder)
+    else:
+        from training.report.run_page import updated_run_page
+        from training.run_folder import RunFolder
+
+        page = updated_run_page(RunFolder(command.folder))
+    print(page)
+    if command.open:
+        webbrowser.open(page.absolute().as_uri())
+
+
 def _compare(command: Compare, argv: list[str]) -> None:
     from rich.console import Console
 
@@ -582,17 +623,30 @@ def _compare(command: Compare, argv: list[str]) -> None:
         console.print(command.out, highlight=False, soft_wrap=True)
 
 
-def _predict(command: Predict, argv: list[str]) -> None:
+def _predict(command: Predict, argv: list[str]) -> int:
+    from inception_v1.atomic_files import check_file
+    from training.data.image_files import image_files
+    from training.report.progress import track_count
+
+    if command.out:
+        check_file(command.out, (".csv", ".json"))
+    files = image_files((str(command.model), *command.images) if command.server else command.images)
     if command.server:
         from training.serving_client import predict_remotely
 
-        result = predict_remotely(command.server, (str(command.model), *command.images), command.top, command.name)
+        result = predict_remotely(command.server, files, command.top, command.name, track_count)
     else:
         from training.evaluation.classify import classify
 
-        result = classify(command.model, command.images, command.top)
+        result = classify(command.model, files, command.top, track_count)
+    if command.out:
+        from training.report.image_classes import write_image_classes
+
+        write_image_classes(command.out, result)
     if command.json:
         print(json.dumps(result, indent=2))
+    elif command.out:
+        print(command.out)
     else:
         from rich.console import Console
 
@@ -600,6 +654,7 @@ def _predict(command: Predict, argv: list[str]) -> None:
 
         for image, best in result.items():
             Console().print(class_table(image, best))
+    return 0 if len(result) == len(files) else 1
 
 
 def _export(command: Export, argv: list[str]) -> None:
@@ -671,6 +726,7 @@ _RUN: dict[type, Callable[[Any, list[str]], int | None]] = {
     Tune: _tune,
     Launch: _launch,
     Evaluate: _evaluate,
+    Show: _show,
     Compare: _compare,
     Predict: _predict,
     Export: _export,

@@ -12,10 +12,10 @@ TRAIN = [
     "pillow>=11",
     "filelock>=3.16",
     "rich>=13",
+    "jinja2>=3.1",  # the pages of runs and searches
 ]
 TUNE = [
     "keras-tuner[bayesian]>=1.4.8,<1.5",  # tuning/keras_tuner_patches.py takes private names
-    "jinja2>=3.1",  # the page of a search
 ]
 EXPORT = [
     "tf2onnx>=1.17",
@@ -51,7 +51,12 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["inception_v1*", "training*", "tuning*"]),
     py_modules=["googlenet"],
-    package_data={"": ["py.typed", "*.pyi"], "inception_v1": ["*.txt"], "tuning.report": ["*.jinja"]},
+    package_data={
+        "": ["py.typed", "*.pyi"],
+        "inception_v1": ["*.txt"],
+        "training.report": ["*.jinja"],
+        "tuning.report": ["*.jinja"],
+    },
     install_requires=[
         "keras>=3.15,<3.16",  # inception_v1/keras_patches.py takes private names, tested with these releases
         # tf.io.decode_image reads WebP. TensorFlow requires protobuf, which reads Caffe's files, and wrapt, which

@@ -1,7 +1,8 @@
 """Every measurement: python -m benchmarks [NAME ...] [its own flags] | --quick [--save] | --docs
 
-NAME is one or more of train, inference, input, startup, scaling, saving, growth and gpu; without one, all of them but
-gpu run, which takes half an hour on 2 cores. Tables are printed, and numbers go to `benchmarks/results/NAME.json`.
+NAME is one or more of train, inference, input, startup, scaling, saving, predict, growth and gpu; without one, all of
+them but gpu run, which takes half an hour on 2 cores. Tables are printed, and numbers go to
+`benchmarks/results/NAME.json`.
 `--quick` runs small measurements in under three minutes and compares their ratios with those stored (`--save` stores
 them); `--docs` writes the stored tables into docs/results/.
 """

@@ -11,6 +11,7 @@ MODULES = {  # of this package
     "startup": "startup",
     "scaling": "scaling",
     "saving": "saving",
+    "predict": "predict",
     "growth": "growth",
     "gpu": "gpu",
 }

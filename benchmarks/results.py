@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from inception_v1.atomic_files import write_json
+from training.environment import cpu
 
 FOLDER = Path(__file__).parent / "results"
 CORES = len(os.sched_getaffinity(0))
@@ -72,13 +73,6 @@ def about() -> dict[str, Any]:
         "date": f"{datetime.date.today()}",
         "load": round(os.getloadavg()[0], 2),
     }
-
-
-def cpu() -> str:
-    """Name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def machine(known: dict[str, Any], *packages: str) -> str:

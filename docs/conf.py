@@ -47,8 +47,8 @@ nb_execution_show_tb = True
 nb_merge_streams = True
 nb_output_stderr = "remove"  # what TensorFlow logs; errors end the build all the same
 
-COMMANDS = ("train", "tune", "launch", "evaluate", "compare", "predict", "export", "import-weights", "augment")
-COMMANDS += ("data-service", "summary")
+COMMANDS = ("train", "tune", "launch", "evaluate", "show", "compare", "predict", "export", "import-weights")
+COMMANDS += ("augment", "data-service", "summary")
 MARKS = {
     "tested with": "*The tests run this with {}.*",
     "not run": "*The tests do not run this: {}.*",

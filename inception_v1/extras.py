@@ -8,9 +8,9 @@ from inception_v1.errors import MissingExtraError
 MODULES = {  # what each extra of setup.py brings and this package imports
     "train": (
         *("tensorflow_datasets", "importlib_resources", "sklearn", "scipy", "matplotlib", "PIL", "filelock"),
-        "tensorboard",
+        *("tensorboard", "jinja2"),
     ),
-    "tune": ("keras_tuner", "jinja2"),
+    "tune": ("keras_tuner",),
     "export": ("tf2onnx", "onnxruntime", "ai_edge_litert", "tensorflow_serving"),
     "interpret": ("matplotlib",),
     "jax": ("jax",),

@@ -1,7 +1,9 @@
 """The command line, as a user runs it."""
 
+import csv
 import dataclasses
 import functools
+import io
 import json
 import os
 import re
@@ -16,6 +18,7 @@ import googlenet
 from inception_v1 import Spec, cost
 from inception_v1.atomic_files import write_json
 from tests.helpers import ROOT
+from tests.helpers.images import make_folder
 from tests.helpers.runs import save_run
 from training.errors import UserError
 from training.presets import PRESETS
@@ -103,7 +106,9 @@ def test_train_evaluate_predict_round_trip(tmp_path, data_dir, capsys):
     assert googlenet.main(["predict", str(folder), image, "--json", "--top", "3"]) == 0
     assert len(json.loads(capsys.readouterr().out)[image]) == 3
     assert googlenet.main(["predict", str(folder), image]) == 0
-    assert "probability" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "probability" in printed.out
+    assert printed.err == ""
 
 
 def test_published_weights_are_imported_and_name_a_photograph(tmp_path, capsys):
@@ -165,6 +170,7 @@ def test_batches_come_from_other_processes(tmp_path, data_dir):
         (["compare", "/nonexistent", "/absent", "--out", "curves.jpg"], "ending in .png"),
         (["predict", "/nonexistent", "a.png", "--top", "0"], "top to be 1 or more; Received: top=0"),
         (["predict", "/nonexistent"], "at least one image"),
+        (["predict", "/nonexistent", "a.png", "--out", "p.txt"], "ending in .csv or .json; Received: 'p.txt'"),
         (["predict", "--server", "localhost:8500", "a.png"], "server at grpc://HOST:PORT; Received: 'localhost:8500'"),
         (["export", "/nonexistent"], "Expected the folder of a run"),
         (["export", "/nonexistent", "--to", "onnx,tflite"], "Received: target='tflite'"),
@@ -251,6 +257,39 @@ def test_evaluate_prints_json_for_each_row(runs, capsys):
     assert googlenet.main(["evaluate", *runs, "--split", "test[:9]", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(one["runs"], one["crops"], one["images"]) for one in found] == [(runs[:1], 1, 9), (runs, 1, 9)]
+
+
+def test_predict_writes_the_classes_of_a_folder_and_names_what_it_could_not_read(runs, tmp_path, capsys, caplog):
+    make_folder(tmp_path / "photos")
+    (tmp_path / "photos" / "cat" / "0.png").write_bytes(b"")
+    found = {}
+    for suffix in ("csv", "json"):
+        out = tmp_path / f"classes.{suffix}"
+        command = ["predict", runs[0], str(tmp_path / "photos"), "--top", "2", "--out", str(out)]
+        assert googlenet.main(command) == 1  # as of cat and cp, where a file among several cannot be read
+        assert capsys.readouterr().out.strip() == str(out)
+        assert caplog.messages == [f"left out: '{tmp_path}/photos/cat/0.png', which is unreadable"]
+        caplog.clear()
+        found[suffix] = out.read_text()
+    rows = list(csv.DictReader(io.StringIO(found["csv"])))
+    assert len(rows) == 7
+    assert {
+        row["file"]: [[row["class"], float(row["probability"])], [row["class_2"], float(row["probability_2"])]]
+        for row in rows
+    } == json.loads(found["json"])
+
+
+def test_show_opens_the_page_of_a_run_or_prints_its_path_alone(runs, tmp_path, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    page = Path(runs[0], "report", "report.html")
+    assert googlenet.main(["show", runs[0], "--no-open"]) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    assert opened == []
+    assert googlenet.main(["show", runs[0]]) == 0
+    assert opened == [page.as_uri()]
+    assert googlenet.main(["show", str(tmp_path)]) == 2
+    assert "Expected the folder of a run" in capsys.readouterr().err
 
 
 def test_compare_prints_a_verdict_and_draws_both_runs(runs, tmp_path, capsys):

@@ -28,7 +28,7 @@ ORDER = {
         {"builder"},
     ],
     "training": [
-        {"errors", "precision", "startup_notes"},
+        {"errors", "precision", "startup_notes", "environment"},
         {"recipe", "serving_protocol", "interruption"},
         {"presets", "transfer"},
         {"run_folder", "optimizer", "data"},

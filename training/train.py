@@ -23,6 +23,7 @@ from training.data.service import check_reachable
 from training.distribution import choose
 from training.distribution.cluster import TIMEOUT
 from training.distribution.strategy import Strategy
+from training.environment import describe_environment
 from training.errors import Preempted, UserError
 from training.evaluation.metrics import summarize
 from training.evaluation.predictor import predict
@@ -30,6 +31,7 @@ from training.interruption import Interruption
 from training.optimizer import make_optimizer
 from training.precision import precision
 from training.recipe import Recipe, with_global_batch
+from training.report.run_page import write_run_page
 from training.report.run_report import write_run_report
 from training.run_folder import RunFolder
 from training.run_images import load_splits
@@ -109,10 +111,11 @@ def train(
             if not resumes:
                 task.create(run)
             known = {"command": command, "strategy": distribution.name, "replicas": distribution.replicas}
-            known |= task.describe_images()
+            known |= {"environment": describe_environment()} | task.describe_images()
             with RunRecord(run, known) as record:
                 record.update(fit(task, distribution, run, resumes, options, record))
                 record.update(_test(task, run))
+            write_run_page(run)
             for state in run.states():  # a finished run is not resumed
                 state.unlink()
         else:

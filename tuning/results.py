@@ -11,6 +11,7 @@ from inception_v1.spec import Spec
 from training.recipe import Recipe
 
 COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"  # Keras Tuner's names
+SEARCH = "search.json"  # by which the folder of a search is known
 PER_MAC = "accuracy_per_mac"  # an objective that is no column of a history
 
 

@@ -18,17 +18,18 @@ from training import run_folder
 from training.data.sources import Splits
 from training.errors import UserError
 from training.recipe import Recipe
+from training.report.page import is_older
 from training.run_folder import RunFolder, read_history
 from training.run_images import listed_splits, write_images
 from training.task import RecipeTask
 from tuning import results
 from tuning.budget import Budget
 from tuning.keras_tuner_patches import read_trials
-from tuning.results import FAILED, Results
+from tuning.report import write
+from tuning.results import FAILED, SEARCH, Results
 from tuning.space import Space
 from tuning.trials import IDLE, RUN, TRIALS, best_epoch
 
-SEARCH = "search.json"
 LONGEST_WAIT = 3600  # seconds for the chief to begin, as Keras Tuner waits for it later
 RENAMED = {"normalisation": "normalization"}  # dimensions that earlier releases wrote in British spelling
 
@@ -52,6 +53,19 @@ def read_search(folder: str | os.PathLike[str]) -> Results:
         for trial in read_trials(home / TRIALS)
     ]
     return Results(settings, objective.name, objective.direction, tuple(trials))
+
+
+def updated_search_page(folder: str | os.PathLike[str]) -> Path:
+    """The page of a search, written anew where there is none or where a trial has ended since.
+
+    Raises:
+        UserError: no search.
+    """
+    home = Path(folder)
+    page = home / write.REPORT / write.PAGE
+    if any(is_older(page, trial) for trial in [home / SEARCH, *(home / TRIALS).glob("trial_*/trial.json")]):
+        write.write_search_report(home, read_search(home))
+    return page
 
 
 def make_space(settings: dict[str, Any], start: Spec, recipe: Recipe) -> Space:

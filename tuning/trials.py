@@ -20,8 +20,10 @@ from training import run_folder
 from training.callbacks import StopEarly
 from training.data.pipeline import Position, Shard
 from training.distribution.strategy import Strategy
+from training.environment import describe_environment
 from training.errors import UserError
 from training.recipe import Recipe
+from training.report.run_page import write_run_page
 from training.run_folder import RunFolder, read_history
 from training.run_state import DEFAULT_INTERVAL, Interval, read_position
 from training.task import RecipeTask
@@ -147,8 +149,10 @@ class TrialRunner(PersistentTuner):
             if not resumes:
                 task.create(run)
             known = {"strategy": distribution.name, "replicas": distribution.replicas}
+            known |= {"environment": describe_environment()}
             with RunRecord(run, known) as record:
                 record.update(fit(task, distribution, run, resumes, options, record))
+            write_run_page(run)
 
     def _stop(self, values: Mapping[str, Any]) -> StopEarly | None:
         if self._options.patience is None:

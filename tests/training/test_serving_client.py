@@ -177,7 +177,7 @@ def test_what_the_client_cannot_do_is_an_error_of_one_sentence(exported, address
         ),
         (["--server", f"grpc://localhost:{free_ports(1)[0]}", files[0]], "Received: UNAVAILABLE"),
         (["--server", server, files[0]], "Expected a response of model 'googlenet'"),
-        (["--server", server, "--name", "digits", files[0], str(text)], f"Received: '{text}', which is unreadable"),
+        (["--server", server, "--name", "digits", str(text)], f"Received: '{text}', which is unreadable"),
         (["--server", server, "--name", "digits", str(tmp_path / "absent.png")], "which is no file"),
         ([str(exported[1]), str(text)], f"Received: '{text}', which is unreadable"),
         ([str(exported[1])], "at least one image"),
@@ -187,6 +187,21 @@ def test_what_the_client_cannot_do_is_an_error_of_one_sentence(exported, address
         assert message in error
         assert error.startswith("googlenet: error: Expected")
         assert error.count("\n") == 1
+
+
+def test_files_that_the_client_cannot_read_do_not_lose_the_others(
+    exported, addresses, files, tmp_path, capsys, caplog, monkeypatch
+):
+    monkeypatch.setattr("training.serving_client.BATCH", 2)
+    absent, text = tmp_path / "absent.png", tmp_path / "page.html"
+    text.write_text("<html>")
+    given = [str(absent), *files, str(text)]
+    for model in (["--server", f"grpc://{addresses.grpc}", "--name", "digits"], [str(exported[1])]):
+        assert googlenet.main(["predict", *model, *given, "--json"]) == 1
+        assert list(json.loads(capsys.readouterr().out)) == files
+        lines = [f"left out: '{absent}', which is no file", f"left out: '{text}', which is unreadable"]
+        assert caplog.messages == lines
+        caplog.clear()
 
 
 def test_the_newest_version_predicts(tmp_path, exported):

@@ -13,6 +13,7 @@ import googlenet
 from inception_v1 import cost
 from inception_v1.atomic_files import write_json
 from tests.helpers import ROOT
+from tests.helpers.pages import Page
 from tests.helpers.processes import done, processes
 from tests.helpers.runs import MAIN, TWO_CPUS, metrics, saved_position
 from tests.helpers.searches import outcomes
@@ -84,6 +85,16 @@ def test_the_best_network_is_trained_as_it_is(whole, tmp_path, capsys):
     write_json(tmp_path / "other.json", dataclasses.replace(best.spec, widths={"3a": (8,) * 6}).to_dict())
     assert googlenet.main([*flags, "--spec", str(tmp_path / "other.json")]) == 2
     assert "a run with widths {'3a': Widths(conv1=" in capsys.readouterr().err
+
+
+def test_the_page_of_a_search_is_written_anew_where_it_is_missing(whole, capsys):
+    page = whole / "report" / "report.html"
+    page.unlink()
+    assert googlenet.main(["show", str(whole), "--no-open"]) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    links = [attributes["href"] for tag, attributes in Page(page.read_text("utf-8")).tags if tag == "a"]
+    assert sorted(links) == [f"../trials/trial_{number}/run/report/report.html" for number in range(2)]
+    assert all((whole / "report" / link).is_file() for link in links)
 
 
 def test_two_workers_share_a_search_and_one_may_die(data_dir, tmp_path):

@@ -12,10 +12,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from training.data.builders import image_and_label
+from training.data.image_files import IMAGE_SUFFIXES, is_image_file, is_visible_folder
 from training.data.threads import CORES, without_autotuning
 from training.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 VALIDATION_NAMES = ("validation", "val", "valid")
 DIGESTS = 2**63 - 1  # number of digests of a file's content
 
@@ -181,7 +181,7 @@ def _find_images(root: Path) -> tuple[dict[str, list[tuple[str, int]]], list[str
             (str(path), label)
             for label, name in enumerate(classes)
             for path in sorted((split / name).glob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+            if is_image_file(path)
         ]
         if not files:
             raise UserError(f"Expected images ({', '.join(IMAGE_SUFFIXES)}) in {str(split)!r}; Received: none.")
@@ -193,4 +193,4 @@ def _find_images(root: Path) -> tuple[dict[str, list[tuple[str, int]]], list[str
 def _folders(root: Path) -> list[Path]:
     """The folders in another one, without hidden ones and those of macOS' archives."""
     folders = [path for path in root.iterdir() if path.is_dir()]
-    return sorted(folder for folder in folders if not folder.name.startswith((".", "__MACOSX")))
+    return sorted(folder for folder in folders if is_visible_folder(folder.name))

@@ -12,9 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def track(batches: tf.data.Dataset) -> Iterable[Any]:
-    """The batches, with a progress bar on standard error where that is a terminal."""
-    console, count = Console(stderr=True), int(batches.cardinality())
-    return rich.progress.track(batches, "evaluating", count, console=console, disable=not console.is_terminal)
+    """The batches of an evaluation, with a progress bar on standard error where that is a terminal."""
+    return track_count(batches, int(batches.cardinality()), "evaluating")
+
+
+def track_count(batches: Iterable[Any], count: int, title: str = "predicting") -> Iterable[Any]:
+    """So many batches, with a progress bar as of `track` where they are several."""
+    console = Console(stderr=True)
+    return rich.progress.track(batches, title, count, console=console, disable=count == 1 or not console.is_terminal)
 
 
 class ShowProgress(keras.callbacks.Callback):

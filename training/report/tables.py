@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -89,9 +90,9 @@ def verdict(result: dict[str, Any]) -> str:
 
 def class_table(image: str, best: Sequence[tuple[str, float]]) -> Table:
     """The best classes of one image with their probabilities."""
-    table = Table(title=image)
+    table = Table(title=escape(image))
     table.add_column("class")
     table.add_column("probability", justify="right")
     for name, probability in best:
-        table.add_row(name, f"{probability:.2%}")
+        table.add_row(escape(name), f"{probability:.2%}")
     return table

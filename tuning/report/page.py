@@ -1,19 +1,16 @@
 """The page of a search: settings, best network, figures and trials in one HTML file that needs nothing else."""
 
-import base64
-import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import jinja2
-
+from training.report.page import EmbeddedFigure, Table, embed, render
 from tuning.importance import Importance
 from tuning.report.figures import shown_dimensions
 from tuning.report.text import join_widths, shorten
 from tuning.results import COMPLETED, FAILED, Results, Trial, encodable, last_line
 
-TEMPLATE = "page.html.jinja"
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 # How to read each figure, in the order in which the page shows them.
 CAPTIONS = {
     "pareto": "Each dot is a trained network: the higher its score and the further left it lies, the better; none "
@@ -30,22 +27,9 @@ CAPTIONS = {
 TO_MINIMIZE = {"pareto": ("the higher its score", "the lower its score")}
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table of the page.
-
-    Attributes:
-        heads: of the columns.
-        rows: of cells.
-        marks: number of a row to its style, "best" or "paper".
-    """
-
-    heads: Sequence[str]
-    rows: Sequence[Sequence[object]]
-    marks: Mapping[int, str] = dataclasses.field(default_factory=dict)
-
-
-def render_page(folder: Path, results: Results, found: Importance, figures: Mapping[str, bytes]) -> str:
+def render_page(
+    folder: Path, results: Results, found: Importance, figures: Mapping[str, bytes], pages: Mapping[int, str]
+) -> str:
     """The page as HTML. The template escapes every text that comes from the search.
 
     Args:
@@ -53,6 +37,7 @@ def render_page(folder: Path, results: Results, found: Importance, figures: Mapp
         results: of the search.
         found: what `importance` returns for them.
         figures: PNG files, by the names of `CAPTIONS`.
+        pages: number of a trial to its page, relative to this one.
     """
     states = [trial.status for trial in results.trials]
     others = len(states) - states.count(COMPLETED) - states.count(FAILED)
@@ -60,17 +45,19 @@ def render_page(folder: Path, results: Results, found: Importance, figures: Mapp
     aim = "highest" if results.direction == "max" else "lowest"
     failed = [trial for trial in results.trials if trial.status == FAILED]
     spec, recipe = (shlex.quote(str(folder / "best" / name)) for name in ("spec.json", "recipe.json"))
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template(TEMPLATE).render(
+    failures = {row: pages[trial.number] for row, trial in enumerate(failed) if trial.number in pages}
+    return render(
+        TEMPLATE,
         title="Search for the widths of GoogLeNet's branches",
         lead=f"{counts} The search looks for the {aim} {results.objective}.",
         best=_compare(results.best, results.baseline) if results.best else None,
         command=f"googlenet train --spec {spec} --recipe {recipe}",
         figures=[_figure(name, results.direction, png) for name, png in figures.items()] if results.ranked else [],
-        trials=_trials(results, found) if results.ranked else None,
+        trials=_trials(results, found, pages) if results.ranked else None,
         hidden=_hidden(results, found),
-        failed=Table(("trial", "message"), [(trial.number, last_line(trial.message)) for trial in failed]),
+        failed=Table(
+            ("trial", "message"), [(trial.number, last_line(trial.message)) for trial in failed], {}, failures
+        ),
         messages=[(trial.number, encodable(trial.message.strip())) for trial in failed],
         settings=Table(("setting", "value"), list(results.settings.items())),
     )
@@ -91,14 +78,14 @@ def _compare(best: Trial, baseline: Trial | None) -> Table:
     return Table(("", "the paper's widths (trial 0)", f"best (trial {best.number})", "best to paper's"), compared)
 
 
-def _figure(name: str, direction: str, png: bytes) -> dict[str, str]:
+def _figure(name: str, direction: str, png: bytes) -> EmbeddedFigure:
     caption = CAPTIONS[name]
     if direction == "min" and name in TO_MINIMIZE:
         caption = caption.replace(*TO_MINIMIZE[name])
-    return {"name": name, "caption": caption, "data": base64.b64encode(png).decode("ascii")}
+    return embed(name, caption, png)
 
 
-def _trials(results: Results, found: Importance) -> Table:
+def _trials(results: Results, found: Importance, pages: Mapping[int, str]) -> Table:
     trials, names = results.ranked, shown_dimensions(results, found)
     rows = []
     for trial in trials:
@@ -107,7 +94,9 @@ def _trials(results: Results, found: Importance) -> Table:
         values = [shorten(trial.values.get(name)) for name in names]
         rows.append([trial.number, _score(trial), *cost, trial.epochs, f"{trial.seconds:,.0f}", *values])
     marks = {0: "best"} | {place: "paper" for place, trial in enumerate(trials) if place and trial.number == 0}
-    return Table(("trial", "score", "parameters", "MACs", "to trial 0", "epochs", "seconds", *names), rows, marks)
+    links = {row: pages[trial.number] for row, trial in enumerate(trials) if trial.number in pages}
+    heads = ("trial", "score", "parameters", "MACs", "to trial 0", "epochs", "seconds", *names)
+    return Table(heads, rows, marks, links)
 
 
 def _hidden(results: Results, found: Importance) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -13,13 +14,14 @@ from inception_v1.atomic_files import atomic_file, write_json, write_text
 from inception_v1.spec import BLOCKS
 from training import run_folder
 from training.report.figures import save
+from training.report.page import PAGE
 from tuning.importance import importance
 from tuning.report import figures
 from tuning.report.page import CAPTIONS, render_page
 from tuning.report.text import join_widths
 from tuning.results import Results, Trial, last_line
 
-TRIALS, BEST, REPORT, PAGE, TENSORBOARD = "trials.csv", "best", "report", "report.html", "tensorboard"
+TRIALS, BEST, REPORT, TENSORBOARD = "trials.csv", "best", "report", "tensorboard"
 EVENTS = "events.out.tfevents.hparams"
 
 
@@ -47,9 +49,18 @@ def write_search_report(folder: Path, results: Results) -> None:
     for name, figure in drawn.items():
         save(figure, report / f"{name}.png")
     images = {name: (report / f"{name}.png").read_bytes() for name in CAPTIONS}
-    write_text(report / PAGE, render_page(folder, results, found, images))
+    write_text(report / PAGE, render_page(folder, results, found, images, _pages(folder)))
     for trial in results.trials:
         hparams(folder / TENSORBOARD / f"trial_{trial.number}", trial)
+
+
+def _pages(folder: Path) -> dict[int, str]:
+    """Number of a trial to its page, relative to that of the search, where there is one."""
+    pages = folder.glob(f"trials/trial_*/run/{run_folder.REPORT}/{PAGE}")
+    return {
+        int(page.parents[2].name.removeprefix("trial_")): Path(os.path.relpath(page, folder / REPORT)).as_posix()
+        for page in pages
+    }
 
 
 def _write_trials(path: Path, results: Results) -> None:

@@ -1,39 +1,15 @@
 """The page of a search as a browser gets it."""
 
 import dataclasses
-import html.parser
 import json
-import re
 import shlex
 from pathlib import Path
 
 from inception_v1.spec import read_spec
+from tests.helpers.pages import HOSTILE, Page, check_self_contained
 from tests.helpers.searches import PAPER, make_results, make_trial
 from training.recipe import Recipe
 from tuning.report import write
-
-HOSTILE = "<script>alert('x')</script> & \"quoted\""
-
-
-class Page(html.parser.HTMLParser):
-    """Tags with their attributes, and the rows of the tables."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.rows, self.texts = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_data(self, data):
-        self.texts.append(data)
-        if self.rows and self.rows[-1] and self.tags[-1][0] in ("td", "th"):
-            self.rows[-1][-1] += data.strip()
 
 
 def write_page(folder, found):
@@ -43,12 +19,7 @@ def write_page(folder, found):
 
 def test_the_page_needs_no_other_file(tmp_path, unrendered):
     text = write_page(tmp_path, make_results(make_trial(0, 0.5), make_trial(1, 0.6)))
-    page = Page(text)
-    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    assert len(sources) == 5
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
-    assert not re.search(r"https?:|@import|url\(", re.sub(r'src="data:[^"]*"', "", text))
+    assert check_self_contained(text) == 5
 
 
 def test_the_page_sorts_trials_and_compares_the_best(tmp_path, unrendered):
@@ -85,3 +56,14 @@ def test_the_command_of_the_page_trains_the_winner(tmp_path, unrendered):
     assert flags[::2] == ["--spec", "--recipe"]
     assert read_spec(flags[1]) == PAPER
     assert json.loads(Path(flags[3]).read_text()) == dataclasses.asdict(Recipe(learning_rate=0.1))
+
+
+def test_trials_link_to_their_pages(tmp_path, unrendered):
+    for number in (1, 2):
+        page = tmp_path / f"trials/trial_0{number}/run/report/report.html"
+        page.parent.mkdir(parents=True)
+        page.touch()
+    page = Page(write_page(tmp_path, make_results(make_trial(0, 0.5), make_trial(1, 0.6), make_trial(2, None))))
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert [(tmp_path / "report" / link).resolve().parents[2].name for link in links] == ["trial_01", "trial_02"]
+    assert all((tmp_path / "report" / link).is_file() for link in links)
