@@ -155,6 +155,29 @@ class Predict:
 
 
 @dataclasses.dataclass
+class Visualize:
+    """Render what each channel of a layer responds to most, and write the images and a page of them."""
+
+    model: RunPath
+    """Folder of the run, or a .keras file."""
+    layer: str = "inception_4d"
+    """A block (inception_4d), a convolution (conv2_3x3, inception_4d_5x5), either with _pre_relu behind it, or a head's
+    main_logits; Lucid's names (mixed4d) are taken too."""
+    channels: str | None = None
+    """Channels to render, such as 0-63,70; none: all. The same command resumes, and renders none again."""
+    out: Path | None = None
+    """Folder for the images and index.html; none: visualizations/MODEL."""
+    size: Annotated[int | None, POSITIVE] = None
+    """Height and width of the images; none: the network's, at most 128."""
+    steps: Annotated[int, POSITIVE] = 512
+    """Optimization steps of an image."""
+    batch: Annotated[int, POSITIVE] = 16
+    """Images that are rendered at a time."""
+    seed: int = 0
+    """Seed of the first images and of their transforms."""
+
+
+@dataclasses.dataclass
 class Export:
     """Turn a trained network into files for servers and devices, each verified against it."""
 
@@ -259,6 +282,7 @@ Other = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Visualize, tyro.conf.subcommand("visualize")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[ImportWeights, tyro.conf.subcommand("import-weights")]
     | Annotated[Augment, tyro.conf.subcommand("augment")]
@@ -327,6 +351,8 @@ def _extra(command: Any) -> str:
     """The extra of this package that has what a command imports."""
     if isinstance(command, Export) or getattr(command, "server", None):
         return "export"
+    if isinstance(command, Visualize):
+        return "interpret"
     return "tune" if isinstance(command, Tune) else "train"
 
 
@@ -607,6 +633,14 @@ def _predict(command: Predict, argv: list[str]) -> None:
             Console().print(class_table(image, best))
 
 
+def _visualize(command: Visualize, argv: list[str]) -> None:
+    from interpretability.progress import show_progress
+    from interpretability.visualize import visualize
+
+    arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    print(visualize(arguments.pop("model"), **arguments, progress=show_progress))
+
+
 def _export(command: Export, argv: list[str]) -> None:
     from rich.console import Console
 
@@ -678,6 +712,7 @@ _RUN: dict[type, Callable[[Any, list[str]], int | None]] = {
     Evaluate: _evaluate,
     Compare: _compare,
     Predict: _predict,
+    Visualize: _visualize,
     Export: _export,
     ImportWeights: _import_weights,
     Augment: _augment,

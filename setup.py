@@ -23,7 +23,11 @@ EXPORT = [
     "ai-edge-litert>=2",  # likewise LiteRT; TensorFlow's own interpreter is deprecated
     "tensorflow-serving-api>=2.19",  # TF Serving's protocol, 30 kB: warm-up requests, and the client
 ]
-INTERPRET = ["matplotlib>=3.9"]  # drawings of a network
+INTERPRET = [
+    "matplotlib>=3.9",  # drawings of a network
+    "pillow>=11",
+    "jinja2>=3.1",  # the page of a network's channels
+]
 ALL = [*TRAIN, *TUNE, *EXPORT, *INTERPRET]
 
 setup(
@@ -49,9 +53,14 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    packages=find_packages(include=["inception_v1*", "training*", "tuning*"]),
+    packages=find_packages(include=["inception_v1*", "training*", "tuning*", "interpretability*"]),
     py_modules=["googlenet"],
-    package_data={"": ["py.typed", "*.pyi"], "inception_v1": ["*.txt"], "tuning.report": ["*.jinja"]},
+    package_data={
+        "": ["py.typed", "*.pyi"],
+        "inception_v1": ["*.txt"],
+        "tuning.report": ["*.jinja"],
+        "interpretability": ["*.jinja"],
+    },
     install_requires=[
         "keras>=3.15,<3.16",  # inception_v1/keras_patches.py takes private names, tested with these releases
         # tf.io.decode_image reads WebP. TensorFlow requires protobuf, which reads Caffe's files, and wrapt, which
@@ -67,7 +76,7 @@ setup(
         "train": TRAIN,
         "tune": [*TRAIN, *TUNE],
         "export": [*TRAIN, *EXPORT],
-        "interpret": INTERPRET,
+        "interpret": [*TRAIN, *INTERPRET],  # networks and images come from runs
         "all": ALL,
         "jax": ["jax>=0.6"],
         "gpu": ["tensorflow[and-cuda]>=2.21"],

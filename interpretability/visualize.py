@@ -1,0 +1,181 @@
+"""`visualize`: an image of every channel of a layer, and a page of them."""
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from inception_v1 import GoogLeNet
+from inception_v1.atomic_files import atomic_file, check_folder, write_json, write_text
+from inception_v1.errors import UserError
+from interpretability import objectives, parameterizations
+from interpretability.layer_names import own_name
+from interpretability.network import width_of
+from interpretability.page import Layer, branch_of, read_settings, render_page
+from interpretability.rendering import STEPS, Renderer, default_size
+from interpretability.source import Source, digest, read_source
+
+log = logging.getLogger(__name__)
+
+BATCH = 16
+SETTINGS, PAGE = "settings.json", "index.html"
+Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[], None]]]
+
+
+@contextlib.contextmanager
+def no_progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Shows none."""
+    yield lambda: None
+
+
+def visualize(
+    source: str | os.PathLike[str],
+    layer: str,
+    channels: str | None = None,
+    out: Path | None = None,
+    size: int | None = None,
+    steps: int = STEPS,
+    batch: int = BATCH,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Path:
+    """Renders channels of a layer, and writes them with a page that needs no other file.
+
+    Channels whose image is there are not rendered again, so that the same call resumes. An image depends on its channel
+    and the seed, not on the others that are rendered with it.
+
+    Args:
+        source: folder of a run, or a `.keras` file.
+        layer: a name that `GoogLeNet.features` takes, or Lucid's.
+        channels: such as "0-63,70"; None for all.
+        out: folder for `LAYER/0012.png` and `index.html`, which several layers may share; None for
+            `visualizations/SOURCE`.
+        size: height and width of the images; None for the network's, at most 128.
+        steps: for each image.
+        batch: images at a time.
+        seed: of the first images and transforms.
+        progress: a context manager of (what is being done, number of steps) that yields a function to call after each.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: no such network, layer or channel, a folder with images of other weights or settings, or what
+            `render` raises.
+    """
+    network = read_source(source)
+    name, own = own_name(layer), Path("visualizations", network.name)
+    out = own if out is None else out
+    folder = out / name
+    check_folder(folder)
+    if batch < 1:
+        raise UserError(f"Expected batch >= 1; Received: batch={batch}.")
+    size = size or default_size(network.model)
+    numbers = channel_numbers(channels, width_of(network.model, layer), name)
+    settings = {"weights": digest(network.model), "size": size, "steps": steps, "seed": seed}
+    _check_settings(folder, settings)
+    waiting = [number for number in numbers if not image_path(folder, number).is_file()]
+    if waiting:
+        batch = min(batch, len(waiting))
+        renderer = channel_renderer(network.model, name, size, batch)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SETTINGS, settings)
+        with progress(name, -(-len(waiting) // batch) * steps) as advance:
+            for start in range(0, len(waiting), batch):
+                part = waiting[start : start + batch]
+                images = render_channels(renderer, part, steps, seed, advance)
+                for number, image in zip(part, images, strict=True):
+                    write_image(image_path(folder, number), image)
+    write_page(out, network)
+    return out / PAGE
+
+
+def channel_renderer(model: GoogLeNet, layer: str, size: int, batch: int) -> Renderer:
+    """A `Renderer` of as many channels of a layer at a time; its argument is their numbers."""
+    gray = 1 if model.spec.input_shape[2] == 1 else None
+    image = parameterizations.image(size, batch=batch, channels=gray)
+    return Renderer(model, lambda numbers: objectives.channels(layer, numbers), image, example=np.arange(batch) * 0)
+
+
+def render_channels(
+    renderer: Renderer, numbers: Sequence[int], steps: int, seed: int, advance: Callable[[], None] = lambda: None
+) -> np.ndarray:
+    """Images of channels, float32 `(len(numbers), size, size, channels)`; the last one fills up the batch."""
+    batch, height, width, _ = renderer.parameterization.shape
+    full = np.resize(np.append(numbers, [numbers[-1]] * (batch - len(numbers))), batch).astype(int)
+    gray = 1 if renderer.parameterization.shape[3] == 1 else None
+    alone = parameterizations.image(width, height, channels=gray)
+    spectra = [alone.initial(np.random.default_rng([seed, number]))[0] for number in full]
+    found = renderer(
+        full, steps=steps, seed=seed, initial=[np.concatenate(spectra, axis=1)], show=lambda value: advance()
+    )
+    if found.stopped_at is not None:
+        log.warning("channels %s end after step %d", ", ".join(map(str, numbers)), found.stopped_at)
+    return found.images[: len(numbers)]
+
+
+def channel_numbers(text: str | None, count: int, layer: str) -> list[int]:
+    """The numbers in a text such as "0-63,70", each once and in order; None: all.
+
+    Raises:
+        UserError: another text, or a number that is not below `count`.
+    """
+    if text is None:
+        return list(range(count))
+    numbers: set[int] = set()
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if found is None:
+            raise UserError(f"Expected channels such as 0-63,70; Received: {text!r}.")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not first <= last < count:
+            raise UserError(
+                f"Expected channels from 0 to {count - 1} of {layer!r}; Received: {part.strip()!r}. Did you mean "
+                f"{min(first, last, count - 1)}-{count - 1}?"
+            )
+        numbers |= set(range(first, last + 1))
+    return sorted(numbers)
+
+
+def image_path(folder: Path, channel: int) -> Path:
+    """The file of a channel's image in the folder of its layer."""
+    return folder / f"{channel:04d}.png"
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Writes an image 0-1 as PNG, whole or not at all."""
+    pixels = np.round(np.clip(image, 0, 1) * 255).astype("uint8")
+    with atomic_file(path) as part:
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(part)
+
+
+def write_page(out: Path, source: Source) -> None:
+    """Writes the page of all layers whose images of this network are in a folder."""
+    layers, weights = [], digest(source.model)
+    order = source.model.feature_names()
+    folders = {path.parent.name: path.parent for path in out.glob(f"*/{SETTINGS}")}
+    for name in sorted(folders.keys() & set(order), key=order.index):
+        settings = read_settings(folders[name] / SETTINGS)
+        if settings.get("weights") != weights:
+            continue
+        images = {int(path.stem): path for path in sorted(folders[name].glob("[0-9]*.png"))}
+        branches = {number: branch_of(source.model.spec, name, number) for number in images}
+        layers.append(Layer(name, settings, images, branches))
+    write_text(out / PAGE, render_page(source, layers))
+
+
+def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Raises UserError where a layer's folder holds images of other settings."""
+    path = folder / SETTINGS
+    stored = read_settings(path) if path.is_file() else settings
+    if other := [f"{key} {stored.get(key)!r}, not {own!r}" for key, own in settings.items() if stored.get(key) != own]:
+        raise UserError(
+            f"Expected a new folder (--out), or the network and settings of the images there; Received: "
+            f"{str(folder)!r}, with {', '.join(other)}."
+        )
