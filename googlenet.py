@@ -175,6 +175,10 @@ class Visualize:
     """Images that are rendered at a time."""
     seed: int = 0
     """Seed of the first images and of their transforms."""
+    examples: int | None = None
+    """Images of the split that stand beside each rendered one; none: 6, of a .keras file 0."""
+    split: str | None = None
+    """TFDS split of the examples, e.g. train[:500]; none: the run's test split."""
 
 
 @dataclasses.dataclass
@@ -638,7 +642,14 @@ def _visualize(command: Visualize, argv: list[str]) -> None:
     from interpretability.visualize import visualize
 
     arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
-    print(visualize(arguments.pop("model"), **arguments, progress=show_progress))
+    found = visualize(arguments.pop("model"), **arguments, progress=show_progress)
+    if found.above:
+        above, channels = found.above
+        print(
+            f"{above} of {channels} rendered images ({above / channels:.1%}) activate their channel more than every "
+            "image of the split"
+        )
+    print(found.page)
 
 
 def _export(command: Export, argv: list[str]) -> None:

@@ -45,14 +45,12 @@ class FeatureNetwork:
         self.names = {name: own_name(name) for name in layers if name != INPUT}
         wanted = list(dict.fromkeys(self.names.values()))
         check_layers(model, self.names)
-        of_heads = any(name.startswith(tuple(AUX_TAPS)) for name in wanted)
-        height, width, self.channels = model.spec.input_shape
-        self.fixed_size = (height, width) if of_heads and height and width else None
+        self.channels = model.spec.input_shape[2]
+        self.fixed_size = fixed_size(model, wanted)
         self.smallest = smallest_input(model.spec)
         self.labels: Sequence[str] = model.spec.class_names or ()
         self._constants = constants(model.spec.pixels, self.channels)
-        resized = model if self.fixed_size else _of_any_size(model, of_heads)
-        self.model = _with_redirection(resized.features(wanted)) if wanted else _identity()
+        self.model = _with_redirection(_resized(model, wanted).features(wanted)) if wanted else _identity()
 
     def check(self, needs: Iterable[Need]) -> None:
         """Raises UserError where the network lacks a channel or class."""
@@ -131,8 +129,26 @@ def _identity() -> keras.Model:
     return keras.Model(inputs, inputs)
 
 
-def _of_any_size(model: GoogLeNet, aux: bool) -> GoogLeNet:
-    """The network in float32 for images of any size."""
+def fixed_size(model: GoogLeNet, layers: Sequence[str]) -> tuple[int, int] | None:
+    """Height and width of the images, where one of these layers takes one size alone: an auxiliary head's."""
+    height, width, _ = model.spec.input_shape
+    return (height, width) if _of_auxiliary_heads(layers) and height and width else None
+
+
+def inference_features(model: GoogLeNet, layers: Sequence[str]) -> keras.Model:
+    """A model for inference from normalized images, of any size unless that is fixed, to {our name: activations}."""
+    return inference_copy(_resized(model, layers).features(layers))
+
+
+def _of_auxiliary_heads(layers: Sequence[str]) -> bool:
+    return any(name.startswith(tuple(AUX_TAPS)) for name in layers)
+
+
+def _resized(model: GoogLeNet, layers: Sequence[str]) -> GoogLeNet:
+    """The network in float32 for images of any size; itself where one size is fixed."""
+    if fixed_size(model, layers):
+        return model
+    aux = _of_auxiliary_heads(layers)
     spec = with_arguments(model.spec, input_shape=(None, None, model.spec.input_shape[2]), aux=aux)
     with precision("float32"):
         copy = GoogLeNet(**spec.to_dict())

@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from inception_v1.errors import UserError
 from inception_v1.spec import Conv, Inception, Spec
 from interpretability.source import Source
 
@@ -28,12 +26,16 @@ class Layer:
         settings: of its images, for the page's text.
         images: {channel: file}.
         branches: {channel: name of the branch that it comes from}, "" outside the blocks.
+        strips: {channel: file of its examples, side by side}.
+        examples: what `example_files.read_examples` returns.
     """
 
     name: str
     settings: Mapping[str, Any]
     images: Mapping[int, Path]
     branches: Mapping[int, str]
+    strips: Mapping[int, Path]
+    examples: Mapping[str, Any]
 
 
 def render_page(source: Source, layers: Sequence[Layer]) -> str:
@@ -42,16 +44,27 @@ def render_page(source: Source, layers: Sequence[Layer]) -> str:
         {
             "name": layer.name,
             "settings": layer.settings,
-            "channels": [
-                {"number": number, "branch": layer.branches[number], "image": _data(path)}
-                for number, path in layer.images.items()
-            ],
+            "split": layer.examples.get("split"),
+            "count": layer.examples.get("images"),
+            "channels": [_channel(layer, number) for number in layer.images],
         }
         for layer in layers
     ]
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.get_template(TEMPLATE).render(title=f"What {source.name} has learnt", layers=shown)
+
+
+def _channel(layer: Layer, number: int) -> dict[str, Any]:
+    examples = layer.examples.get("channels", {}).get(str(number), [])
+    strip = layer.strips.get(number)
+    return {
+        "number": number,
+        "branch": layer.branches[number],
+        "image": _data(layer.images[number]),
+        "examples": _data(strip) if strip and examples else None,
+        "classes": [(str(name), float(value)) for _, value, _, _, name in examples],
+    }
 
 
 def branch_of(spec: Spec, layer: str, channel: int) -> str:
@@ -68,17 +81,6 @@ def branch_of(spec: Spec, layer: str, channel: int) -> str:
             break
         channel -= end.filters
     return end.name.removeprefix(f"{block.name}_")
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """What a layer's images were made with. Raises UserError where the file is damaged."""
-    try:
-        settings = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"Expected the settings of rendered images in {str(path)!r}; Received: {error}.") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"Expected the settings of rendered images in {str(path)!r}; Received: other JSON.")
-    return settings
 
 
 def _data(path: Path) -> str:

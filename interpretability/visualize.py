@@ -1,23 +1,24 @@
 """`visualize`: an image of every channel of a layer, and a page of them."""
 
-import contextlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from inception_v1 import GoogLeNet
-from inception_v1.atomic_files import atomic_file, check_folder, write_json, write_text
+from inception_v1.atomic_files import check_folder, write_json, write_text
 from inception_v1.errors import UserError
 from interpretability import objectives, parameterizations
+from interpretability.example_files import example_images, read_examples, share_above_examples, write_examples
+from interpretability.image_files import image_path, read_json, strip_path, to_pixels, write_image
 from interpretability.layer_names import own_name
 from interpretability.network import width_of
-from interpretability.page import Layer, branch_of, read_settings, render_page
+from interpretability.page import Layer, branch_of, render_page
+from interpretability.progress import Progress, no_progress
 from interpretability.rendering import STEPS, Renderer, default_size
 from interpretability.source import Source, digest, read_source
 
@@ -25,13 +26,20 @@ log = logging.getLogger(__name__)
 
 BATCH = 16
 SETTINGS, PAGE = "settings.json", "index.html"
-Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[], None]]]
+EXAMPLES = 6
 
 
-@contextlib.contextmanager
-def no_progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Shows none."""
-    yield lambda: None
+class Visualization(NamedTuple):
+    """What `visualize` returns.
+
+    Attributes:
+        page: its path.
+        above: (number of channels whose rendered image has a larger mean activation than any image of the split, number
+            of channels); None without examples.
+    """
+
+    page: Path
+    above: tuple[int, int] | None
 
 
 def visualize(
@@ -43,9 +51,12 @@ def visualize(
     steps: int = STEPS,
     batch: int = BATCH,
     seed: int = 0,
+    examples: int | None = None,
+    split: str | None = None,
     progress: Progress = no_progress,
-) -> Path:
-    """Renders channels of a layer, and writes them with a page that needs no other file.
+) -> Visualization:
+    """Renders channels of a layer, and writes them, with the images that activate them most, and a page that needs no
+    other file.
 
     Channels whose image is there are not rendered again, so that the same call resumes. An image depends on its channel
     and the seed, not on the others that are rendered with it.
@@ -60,26 +71,32 @@ def visualize(
         steps: for each image.
         batch: images at a time.
         seed: of the first images and transforms.
+        examples: for each channel, from a split of the run's source; None for 6, of a file none.
+        split: TFDS split of the examples; None for the run's test split.
         progress: a context manager of (what is being done, number of steps) that yields a function to call after each.
 
     Returns:
-        The path of the page.
+        Where the page is, and how the rendered images compare with the examples.
 
     Raises:
         UserError: no such network, layer or channel, a folder with images of other weights or settings, or what
             `render` raises.
     """
     network = read_source(source)
+    examples = (EXAMPLES if network.run else 0) if examples is None else examples
+    if examples and network.run is None:
+        raise UserError(f"Expected a run, whose source has the examples; Received: {os.fspath(source)!r}.")
     name, own = own_name(layer), Path("visualizations", network.name)
     out = own if out is None else out
     folder = out / name
     check_folder(folder)
-    if batch < 1:
-        raise UserError(f"Expected batch >= 1; Received: batch={batch}.")
+    if batch < 1 or examples < 0:
+        raise UserError(f"Expected batch >= 1 and examples >= 0; Received: {batch}, {examples}.")
     size = size or default_size(network.model)
     numbers = channel_numbers(channels, width_of(network.model, layer), name)
     settings = {"weights": digest(network.model), "size": size, "steps": steps, "seed": seed}
     _check_settings(folder, settings)
+    images = example_images(network, split) if examples else None
     waiting = [number for number in numbers if not image_path(folder, number).is_file()]
     if waiting:
         batch = min(batch, len(waiting))
@@ -89,11 +106,14 @@ def visualize(
         with progress(name, -(-len(waiting) // batch) * steps) as advance:
             for start in range(0, len(waiting), batch):
                 part = waiting[start : start + batch]
-                images = render_channels(renderer, part, steps, seed, advance)
-                for number, image in zip(part, images, strict=True):
-                    write_image(image_path(folder, number), image)
+                rendered = render_channels(renderer, part, steps, seed, advance)
+                for number, image in zip(part, rendered, strict=True):
+                    write_image(image_path(folder, number), to_pixels(image))
+    if images is not None:
+        write_examples(folder, network, name, images, examples, progress)
     write_page(out, network)
-    return out / PAGE
+    shares = share_above_examples(folder, network.model, name, numbers) if examples else None
+    return Visualization(out / PAGE, shares)
 
 
 def channel_renderer(model: GoogLeNet, layer: str, size: int, batch: int) -> Renderer:
@@ -143,37 +163,26 @@ def channel_numbers(text: str | None, count: int, layer: str) -> list[int]:
     return sorted(numbers)
 
 
-def image_path(folder: Path, channel: int) -> Path:
-    """The file of a channel's image in the folder of its layer."""
-    return folder / f"{channel:04d}.png"
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes an image 0-1 as PNG, whole or not at all."""
-    pixels = np.round(np.clip(image, 0, 1) * 255).astype("uint8")
-    with atomic_file(path) as part:
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(part)
-
-
 def write_page(out: Path, source: Source) -> None:
     """Writes the page of all layers whose images of this network are in a folder."""
     layers, weights = [], digest(source.model)
     order = source.model.feature_names()
     folders = {path.parent.name: path.parent for path in out.glob(f"*/{SETTINGS}")}
     for name in sorted(folders.keys() & set(order), key=order.index):
-        settings = read_settings(folders[name] / SETTINGS)
+        settings = read_json(folders[name] / SETTINGS)
         if settings.get("weights") != weights:
             continue
         images = {int(path.stem): path for path in sorted(folders[name].glob("[0-9]*.png"))}
         branches = {number: branch_of(source.model.spec, name, number) for number in images}
-        layers.append(Layer(name, settings, images, branches))
+        strips = {number: path for number in images if (path := strip_path(folders[name], number)).is_file()}
+        layers.append(Layer(name, settings, images, branches, strips, read_examples(folders[name])))
     write_text(out / PAGE, render_page(source, layers))
 
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Raises UserError where a layer's folder holds images of other settings."""
     path = folder / SETTINGS
-    stored = read_settings(path) if path.is_file() else settings
+    stored = read_json(path) if path.is_file() else settings
     if other := [f"{key} {stored.get(key)!r}, not {own!r}" for key, own in settings.items() if stored.get(key) != own]:
         raise UserError(
             f"Expected a new folder (--out), or the network and settings of the images there; Received: "

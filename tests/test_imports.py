@@ -46,10 +46,10 @@ ORDER = {
         {"search"},
     ],
     "interpretability": [
-        {"gradients", "relu_gradient", "colors", "interpolation", "layer_names", "source", "progress"},
-        {"parameterizations", "objectives", "page"},
-        {"transforms", "network"},
-        {"rendering"},
+        {"gradients", "relu_gradient", "colors", "interpolation", "layer_names", "source", "progress", "image_files"},
+        {"parameterizations", "objectives", "page", "receptive_field"},
+        {"transforms", "network", "examples"},
+        {"rendering", "example_files"},
         {"visualize"},
     ],
 }

@@ -1,5 +1,6 @@
 """`googlenet visualize`: its files, its page, and a second call."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -10,10 +11,18 @@ from PIL import Image
 
 import googlenet
 from inception_v1.errors import UserError
+from inception_v1.preprocessing import normalize
+from interpretability import example_files
 from interpretability import visualize as module
+from interpretability.example_files import read_examples
 from interpretability.page import branch_of
 from interpretability.visualize import channel_numbers, visualize
 from tests.helpers.networks import trained_network
+from tests.helpers.runs import save_run
+from training.data import sources
+from training.data.pipeline import Batches
+from training.presets import PRESETS
+from training.run_folder import RunFolder
 
 SETTINGS = ["--layer", "mixed4d", "--size", "28", "--steps", "2", "--batch", "2"]
 
@@ -67,6 +76,48 @@ def test_channels_are_rendered_once_and_stand_on_a_page(network, tmp_path, capsy
         visualize(network, "inception_4d", "0", tmp_path, 28, steps=2)
 
 
+def test_images_of_a_runs_split_stand_beside_the_rendered_ones(tmp_path, data_dir, capsys, monkeypatch):
+    run, out = save_run(tmp_path / "run", data_dir, test_split="test[:70]"), tmp_path / "out"
+    flags = ["--layer", "inception_3a", "--channels", "0-1", "--steps", "1", "--out", str(out), "--examples", "3"]
+    assert googlenet.main(["visualize", str(run), *flags]) == 0
+    printed = capsys.readouterr().out
+    above, channels = re.match(r"(\d) of (\d) rendered images .* than every image of the split", printed).groups()
+    found = read_examples(out / "inception_3a")
+    assert (found["split"], found["count"], found["images"]) == ("test[:70]", 3, 70)
+
+    model, batches = RunFolder(run).model(), list(load_digits(data_dir, 70))
+    maps = np.concatenate(
+        [np.asarray(model.features(["inception_3a"])(images)["inception_3a"]) for images, _ in batches]
+    )
+    labels = np.concatenate([labels for _, labels in batches])
+    peak = maps.max(axis=(1, 2))
+    for channel in (0, maps.shape[3] - 1):
+        best = np.argsort(-peak[:, channel], kind="stable")[:3]
+        image, value, _, _, name = (list(column) for column in zip(*found["channels"][str(channel)]))
+        np.testing.assert_allclose(value, peak[best, channel], rtol=1e-4, atol=1e-6)
+        assert name == [str(labels[i]) for i in image]
+    rendered = [np.asarray(Image.open(out / "inception_3a" / f"000{c}.png"), "float32")[..., None] for c in (0, 1)]
+    maps = np.asarray(
+        model.features(["inception_3a"])(normalize(np.stack(rendered), model.spec.pixels))["inception_3a"]
+    )
+    means = maps.mean(axis=(1, 2))[[0, 1], [0, 1]]
+    assert (int(above), int(channels)) == ((means > found["best_mean"][:2]).sum(), 2)
+    page = (out / "index.html").read_text("utf-8")
+    assert [image["alt"] for image in images(page)][:2] == ["channel 0", "examples of channel 0"]
+    assert "the 70 images of" in page
+    assert "(Borowski et al., ICLR 2021)" in page
+
+    monkeypatch.setattr(example_files, "top_examples", None)  # they are there
+    monkeypatch.setattr(module, "render_channels", None)
+    assert visualize(run, "inception_3a", "0-1", out, steps=1, examples=3).above == (int(above), 2)
+
+
+def load_digits(data_dir, count):
+    """Batches of normalized test digits and labels, as evaluation sees them."""
+    recipe = dataclasses.replace(PRESETS["digits"], data_dir=data_dir, test_split=f"test[:{count}]")
+    return Batches(sources.load(recipe).test, recipe).evaluation().as_numpy_iterator()
+
+
 def test_classes_can_be_rendered(network, tmp_path):
     visualize(network, "main_logits", "6", tmp_path, steps=1)
     settings = json.loads((tmp_path / "main_logits" / "settings.json").read_text())
@@ -80,6 +131,7 @@ def test_bad_input_is_reported_before_anything_is_written(network, tmp_path, cap
         (["--layer", "inception_4x"], "Did you mean 'inception_4"),
         (["--channels", "3-1"], "Expected channels from 0 to "),
         (["--size", "4"], "Expected images of at least"),
+        (["--examples", "3"], "Expected a run, whose source has the examples"),
     ):
         assert googlenet.main(["visualize", str(network), "--out", str(out), *flags]) == 2
         error = capsys.readouterr().err
