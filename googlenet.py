@@ -182,6 +182,30 @@ class Visualize:
 
 
 @dataclasses.dataclass
+class Explain:
+    """Draw which pixels the predictions for images come from, as heat maps on a page."""
+
+    model: RunPath
+    """Folder of the run, or a .keras file."""
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Image files: JPEG, PNG, GIF, BMP or WebP."""
+    methods: Annotated[
+        tuple[Literal["cam", "gradcam", "integrated_gradients", "guided_ig", "smoothgrad", "xrai", "occlusion"], ...]
+        | None,
+        tyro.conf.arg(aliases=("--method",)),
+    ] = None
+    """Methods, side by side; none: cam (of an auxiliary head gradcam) and integrated_gradients."""
+    head: Literal["main", "aux1", "aux2"] = "main"
+    """Head whose prediction is explained."""
+    target: str | None = None
+    """Name or number of a class to explain; none: the best of each image."""
+    out: Path | None = None
+    """Folder for the heat maps and index.html; none: explanations/MODEL."""
+    seed: int = 0
+    """Seed of the noise of smoothgrad."""
+
+
+@dataclasses.dataclass
 class Export:
     """Turn a trained network into files for servers and devices, each verified against it."""
 
@@ -287,6 +311,7 @@ Other = (
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Visualize, tyro.conf.subcommand("visualize")]
+    | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[ImportWeights, tyro.conf.subcommand("import-weights")]
     | Annotated[Augment, tyro.conf.subcommand("augment")]
@@ -355,7 +380,7 @@ def _extra(command: Any) -> str:
     """The extra of this package that has what a command imports."""
     if isinstance(command, Export) or getattr(command, "server", None):
         return "export"
-    if isinstance(command, Visualize):
+    if isinstance(command, Visualize | Explain):
         return "interpret"
     return "tune" if isinstance(command, Tune) else "train"
 
@@ -652,6 +677,14 @@ def _visualize(command: Visualize, argv: list[str]) -> None:
     print(found.page)
 
 
+def _explain(command: Explain, argv: list[str]) -> None:
+    from interpretability.explain import explain
+    from interpretability.progress import show_progress
+
+    arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    print(explain(arguments.pop("model"), arguments.pop("images"), **arguments, progress=show_progress).page)
+
+
 def _export(command: Export, argv: list[str]) -> None:
     from rich.console import Console
 
@@ -724,6 +757,7 @@ _RUN: dict[type, Callable[[Any, list[str]], int | None]] = {
     Compare: _compare,
     Predict: _predict,
     Visualize: _visualize,
+    Explain: _explain,
     Export: _export,
     ImportWeights: _import_weights,
     Augment: _augment,

@@ -27,6 +27,8 @@ INTERPRET = [
     "matplotlib>=3.9",  # drawings of a network
     "pillow>=11",
     "jinja2>=3.1",  # the page of a network's channels
+    "saliency>=0.2.1,<0.3",  # interpretability/saliency_patches.py takes private names
+    "scikit-image>=0.25",  # saliency imports it
 ]
 ALL = [*TRAIN, *TUNE, *EXPORT, *INTERPRET]
 

@@ -12,6 +12,7 @@ from inception_v1.atomic_files import write_json
 from inception_v1.errors import UserError
 from inception_v1.preprocessing import normalize
 from interpretability.examples import strip, top_examples
+from interpretability.gradients import inference
 from interpretability.image_files import image_path, read_image, read_json, strip_path, write_image
 from interpretability.network import fixed_size, inference_features
 from interpretability.progress import Progress, no_progress
@@ -81,12 +82,12 @@ def share_above_examples(folder: Path, model: GoogLeNet, layer: str, channels: S
     """
     if fixed_size(model, [layer]):
         return None
-    best, features = read_examples(folder)["best_mean"], inference_features(model, [layer])
+    best, activations = read_examples(folder)["best_mean"], inference(inference_features(model, [layer]))
     above = 0
     for start in range(0, len(channels), BATCH):
         part = channels[start : start + BATCH]
         pixels = np.stack([read_image(image_path(folder, channel), model.spec.input_shape[2]) for channel in part])
-        maps = np.asarray(features.predict_on_batch(normalize(pixels, model.spec.pixels))[layer])
+        maps = activations(normalize(pixels, model.spec.pixels))[layer]
         means = maps.reshape(len(part), -1, maps.shape[-1]).mean(axis=1)
         above += sum(means[row, channel] > best[channel] for row, channel in enumerate(part))
     return int(above), len(channels)

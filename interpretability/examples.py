@@ -9,6 +9,7 @@ from PIL import Image
 
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import Spec
+from interpretability.gradients import inference
 from interpretability.receptive_field import Axis, receptive_field
 
 LARGEST = 96  # pixels of a crop that is kept
@@ -122,9 +123,10 @@ def top_examples(
         count: examples of a channel.
     """
     found: TopExamples | None = None
+    activations = inference(features)
     for images, labels in batches:
         pixels = np.asarray(images)
-        maps = np.asarray(features.predict_on_batch(normalize(pixels, spec.pixels))[layer])
+        maps = activations(normalize(pixels, spec.pixels))[layer]
         maps = maps[:, None, None] if maps.ndim == 2 else maps
         if found is None:
             found = TopExamples(count, receptive_field(spec, layer, *pixels.shape[1:3]))

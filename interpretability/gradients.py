@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from inception_v1.errors import UserError
 
@@ -13,13 +14,14 @@ Function = Callable[..., tuple[Any, Any]]  # (network, arrays, *others) to (scal
 Compiled = Callable[..., tuple[Any, Any, list[Any]]]  # (arrays, *others) to (scalar, more, gradients)
 
 
-def value_and_gradient(function: Function, model: keras.Model) -> Compiled:
+def value_and_gradient(function: Function, model: keras.Model, any_shape: bool = False) -> Compiled:
     """Compiles a function of arrays and a network together with its gradient.
 
     Args:
         function: maps `(network, arrays, *others)` to a scalar and whatever else it computes. `network` calls `model`
             for inference. `others` are nested lists and tuples of arrays.
         model: the network.
+        any_shape: whether the shapes of `arrays` change between calls as well, all but the last axis.
 
     Returns:
         A function from `(arrays, *others)` to the scalar, the rest, and the scalar's gradient by each of `arrays`. On
@@ -29,7 +31,24 @@ def value_and_gradient(function: Function, model: keras.Model) -> Compiled:
         UserError: Keras on another backend.
     """
     check_backend()
-    return _of_jax(function, model) if keras.backend.backend() == "jax" else _of_tensorflow(function, model)
+    return _of_jax(function, model) if keras.backend.backend() == "jax" else _of_tensorflow(function, model, any_shape)
+
+
+def inference(model: keras.Model) -> Callable[[Any], Any]:
+    """A compiled function from a batch to what `model` computes of it for inference, as NumPy arrays.
+
+    Unlike `predict_on_batch` it is traced once for batches of all sizes on TensorFlow.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        step = jax.jit(lambda weights, batch: model.stateless_call(*weights, batch, training=False)[0])
+        return lambda batch: jax.tree.map(np.asarray, step(_weights_of(model), batch))
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec(model.input.shape, tf.float32)]
+    traced = tf.function(functools.partial(model, training=False), input_signature=signature, autograph=False)
+    return lambda batch: tf.nest.map_structure(np.asarray, traced(tf.convert_to_tensor(batch, tf.float32)))
 
 
 def check_backend() -> None:
@@ -38,7 +57,7 @@ def check_backend() -> None:
         raise UserError(f"Expected Keras on TensorFlow or JAX; Received: {backend!r}.")
 
 
-def _of_tensorflow(function: Function, model: keras.Model) -> Compiled:
+def _of_tensorflow(function: Function, model: keras.Model, any_shape: bool) -> Compiled:
     import tensorflow as tf
 
     def network(inputs: Any) -> Any:
@@ -55,7 +74,8 @@ def _of_tensorflow(function: Function, model: keras.Model) -> Compiled:
     def call(arrays: Sequence[Any], *others: Any) -> tuple[Any, Any, list[Any]]:
         arrays, others = tf.nest.map_structure(tf.convert_to_tensor, (list(arrays), list(others)))
         if not traced:
-            fixed = [tf.TensorSpec(array.shape, array.dtype) for array in arrays]
+            shapes = [[None] * (a.shape.rank - 1) + [a.shape[-1]] if any_shape else a.shape for a in arrays]
+            fixed = [tf.TensorSpec(shape, array.dtype) for shape, array in zip(shapes, arrays, strict=True)]
             free = tf.nest.map_structure(lambda t: tf.TensorSpec([None] * t.shape.rank, t.dtype), others)
             # Of a partial, since TensorFlow counts the traces of a plain function over all calls, and warns.
             traced.append(tf.function(functools.partial(step), input_signature=(fixed, free), autograph=False))
@@ -76,9 +96,11 @@ def _of_jax(function: Function, model: keras.Model) -> Compiled:
     compiled = jax.jit(jax.value_and_grad(value, has_aux=True))
 
     def call(arrays: Sequence[Any], *others: Any) -> tuple[Any, Any, list[Any]]:
-        parts = (model.trainable_variables, model.non_trainable_variables)
-        weights = [[variable.value for variable in part] for part in parts]
-        (scalar, more), gradients = compiled(list(arrays), weights, others)
+        (scalar, more), gradients = compiled(list(arrays), _weights_of(model), others)
         return scalar, more, gradients
 
     return call
+
+
+def _weights_of(model: keras.Model) -> list[list[Any]]:
+    return [[v.value for v in part] for part in (model.trainable_variables, model.non_trainable_variables)]

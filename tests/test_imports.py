@@ -47,10 +47,11 @@ ORDER = {
     ],
     "interpretability": [
         {"gradients", "relu_gradient", "colors", "interpolation", "layer_names", "source", "progress", "image_files"},
+        {"saliency_patches"},
         {"parameterizations", "objectives", "page", "receptive_field"},
         {"transforms", "network", "examples"},
-        {"rendering", "example_files"},
-        {"visualize"},
+        {"rendering", "example_files", "attribution"},
+        {"visualize", "explain"},
     ],
 }
 OTHERS = {  # packages of this project that a package may import

@@ -42,7 +42,7 @@ def classify(model: str | os.PathLike[str], files: Sequence[str], top: int = 5) 
         network, classes = RunFolder(model).model(), RunFolder(model).classes()
     spec = network.spec
     size, channels = spec.input_shape[0] or 224, spec.input_shape[2]
-    images = tf.stack([_read(file, size, channels) for file in files])
+    images = tf.stack([read_image(file, size, channels) for file in files])
     probabilities = network.classifier().predict(normalize(images, spec.pixels), verbose=0)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return {
@@ -51,7 +51,12 @@ def classify(model: str | os.PathLike[str], files: Sequence[str], top: int = 5) 
     }
 
 
-def _read(file: str, size: int, channels: int) -> tf.Tensor:
+def read_image(file: str, size: int, channels: int) -> tf.Tensor:
+    """The pixels of an image file as evaluation sees them: uint8 `(size, size, channels)`.
+
+    Raises:
+        UserError: no file, or no image.
+    """
     try:
         return decode(tf.io.read_file(file), size, channels)
     except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
