@@ -175,6 +175,12 @@ class Visualize:
     """Images that are rendered at a time."""
     seed: int = 0
     """Seed of the first images and of their transforms."""
+    transforms: Literal["standard", "none"] = "standard"
+    """What an image must survive while it is rendered: small shifts, scaling and rotations, or nothing."""
+    learning_rate: Annotated[float, POSITIVE] = 0.05
+    """Learning rate of Adam."""
+    tries: Annotated[int, POSITIVE] = 1
+    """First images of each channel; the rendered image that activates it most is kept."""
     examples: int | None = None
     """Images of the split that stand beside each rendered one; none: 6, of a .keras file 0."""
     split: str | None = None

@@ -20,7 +20,7 @@ from interpretability.transforms import CollapseAlpha, CropOrPad, Transform, app
 
 log = logging.getLogger(__name__)
 
-STEPS = 512
+STEPS, LEARNING_RATE = 512, 0.05
 LARGEST = 128  # pixels of an image whose size nobody gave
 
 
@@ -103,7 +103,7 @@ class Renderer:
         start, changes = (np.random.default_rng([seed, stream]) for stream in range(2))
         arrays = self.parameterization.initial(start) if initial is None else initial
         variables = [keras.Variable(array, trainable=True, name=f"image_{i}") for i, array in enumerate(arrays)]
-        optimizer = optimizer or keras.optimizers.Adam(0.05, epsilon=1e-8)  # TensorFlow 1's
+        optimizer = optimizer or keras.optimizers.Adam(LEARNING_RATE, epsilon=1e-8)  # TensorFlow 1's
         optimizer.build(variables)
         images, values = self._images(variables), list[float]()
         kept: dict[int, np.ndarray] = {}

@@ -7,26 +7,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from inception_v1 import GoogLeNet
 from inception_v1.atomic_files import check_folder, write_json, write_text
 from inception_v1.errors import UserError
+from inception_v1.preprocessing import normalize
+from inception_v1.spec import check_choice
 from interpretability import objectives, parameterizations
 from interpretability.example_files import example_images, read_examples, share_above_examples, write_examples
+from interpretability.gradients import inference
 from interpretability.image_files import image_path, read_json, strip_path, to_pixels, write_image
 from interpretability.layer_names import own_name
-from interpretability.network import width_of
+from interpretability.network import fixed_size, inference_features, width_of
 from interpretability.page import Layer, branch_of, render_page
 from interpretability.progress import Progress, no_progress
-from interpretability.rendering import STEPS, Renderer, default_size
+from interpretability.rendering import LEARNING_RATE, STEPS, Renderer, default_size
 from interpretability.source import Source, digest, read_source
+from interpretability.transforms import Transform
 
 log = logging.getLogger(__name__)
 
 BATCH = 16
 SETTINGS, PAGE = "settings.json", "index.html"
 EXAMPLES = 6
+TRANSFORMS: dict[str, list[Transform] | None] = {"standard": None, "none": []}
 
 
 class Visualization(NamedTuple):
@@ -51,6 +57,9 @@ def visualize(
     steps: int = STEPS,
     batch: int = BATCH,
     seed: int = 0,
+    transforms: str = "standard",
+    learning_rate: float = LEARNING_RATE,
+    tries: int = 1,
     examples: int | None = None,
     split: str | None = None,
     progress: Progress = no_progress,
@@ -71,6 +80,9 @@ def visualize(
         steps: for each image.
         batch: images at a time.
         seed: of the first images and transforms.
+        transforms: "standard", or "none" for images that need not survive shifts, scaling and rotations.
+        learning_rate: of Adam.
+        tries: first images for each channel; the rendered image that activates it most is kept.
         examples: for each channel, from a split of the run's source; None for 6, of a file none.
         split: TFDS split of the examples; None for the run's test split.
         progress: a context manager of (what is being done, number of steps) that yields a function to call after each.
@@ -90,23 +102,28 @@ def visualize(
     out = own if out is None else out
     folder = out / name
     check_folder(folder)
-    if batch < 1 or examples < 0:
-        raise UserError(f"Expected batch >= 1 and examples >= 0; Received: {batch}, {examples}.")
+    check_choice("transforms", transforms, TRANSFORMS)
+    if batch < 1 or tries < 1 or examples < 0 or not learning_rate > 0:
+        raise UserError(
+            f"Expected batch and tries >= 1, examples >= 0 and learning_rate > 0; Received: {batch}, {tries}, "
+            f"{examples}, {learning_rate}."
+        )
     size = size or default_size(network.model)
     numbers = channel_numbers(channels, width_of(network.model, layer), name)
     settings = {"weights": digest(network.model), "size": size, "steps": steps, "seed": seed}
+    settings |= {"transforms": transforms, "learning_rate": learning_rate, "tries": tries}
     _check_settings(folder, settings)
     images = example_images(network, split) if examples else None
     waiting = [number for number in numbers if not image_path(folder, number).is_file()]
     if waiting:
         batch = min(batch, len(waiting))
-        renderer = channel_renderer(network.model, name, size, batch)
+        channel_renderer = ChannelRenderer(network.model, name, size, batch, transforms, tries)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SETTINGS, settings)
-        with progress(name, -(-len(waiting) // batch) * steps) as advance:
+        with progress(name, -(-len(waiting) // batch) * steps * tries) as advance:
             for start in range(0, len(waiting), batch):
                 part = waiting[start : start + batch]
-                rendered = render_channels(renderer, part, steps, seed, advance)
+                rendered = channel_renderer(part, steps, seed, learning_rate, advance)
                 for number, image in zip(part, rendered, strict=True):
                     write_image(image_path(folder, number), to_pixels(image))
     if images is not None:
@@ -116,28 +133,74 @@ def visualize(
     return Visualization(out / PAGE, shares)
 
 
-def channel_renderer(model: GoogLeNet, layer: str, size: int, batch: int) -> Renderer:
-    """A `Renderer` of as many channels of a layer at a time; its argument is their numbers."""
-    gray = 1 if model.spec.input_shape[2] == 1 else None
-    image = parameterizations.image(size, batch=batch, channels=gray)
-    return Renderer(model, lambda numbers: objectives.channels(layer, numbers), image, example=np.arange(batch) * 0)
+class ChannelRenderer:
+    """Renders channels of a layer, compiled once.
 
+    Args:
+        model: the network.
+        layer: our name.
+        size: height and width of the images.
+        batch: images at a time.
+        transforms: as of `visualize`.
+        tries: likewise.
 
-def render_channels(
-    renderer: Renderer, numbers: Sequence[int], steps: int, seed: int, advance: Callable[[], None] = lambda: None
-) -> np.ndarray:
-    """Images of channels, float32 `(len(numbers), size, size, channels)`; the last one fills up the batch."""
-    batch, height, width, _ = renderer.parameterization.shape
-    full = np.resize(np.append(numbers, [numbers[-1]] * (batch - len(numbers))), batch).astype(int)
-    gray = 1 if renderer.parameterization.shape[3] == 1 else None
-    alone = parameterizations.image(width, height, channels=gray)
-    spectra = [alone.initial(np.random.default_rng([seed, number]))[0] for number in full]
-    found = renderer(
-        full, steps=steps, seed=seed, initial=[np.concatenate(spectra, axis=1)], show=lambda value: advance()
-    )
-    if found.stopped_at is not None:
-        log.warning("channels %s end after step %d", ", ".join(map(str, numbers)), found.stopped_at)
-    return found.images[: len(numbers)]
+    Raises:
+        UserError: several tries for a layer of an auxiliary head at another size than the network's.
+    """
+
+    def __init__(
+        self, model: GoogLeNet, layer: str, size: int, batch: int, transforms: str = "standard", tries: int = 1
+    ) -> None:
+        gray = 1 if model.spec.input_shape[2] == 1 else None
+        self._alone = parameterizations.image(size, channels=gray)
+        self._batch, self._tries, self._layer, self._pixels = batch, tries, layer, model.spec.pixels
+        if tries > 1 and fixed_size(model, [layer]) not in (None, (size, size)):
+            raise UserError(f"Expected one try for {layer!r} at another size than the network's; Received: {tries}.")
+        self._render = Renderer(
+            model,
+            lambda numbers: objectives.channels(layer, numbers),
+            parameterizations.image(size, batch=batch, channels=gray),
+            TRANSFORMS[transforms],
+            example=np.zeros(batch, int),
+        )
+        self._activations = inference(inference_features(model, [layer])) if tries > 1 else None
+
+    def __call__(
+        self,
+        numbers: Sequence[int],
+        steps: int = STEPS,
+        seed: int = 0,
+        learning_rate: float = LEARNING_RATE,
+        advance: Callable[[], None] = lambda: None,
+    ) -> np.ndarray:
+        """Images of at most `batch` channels, float32 `(len(numbers), size, size, channels)`."""
+        full = np.array([*numbers, *[numbers[-1]] * (self._batch - len(numbers))])
+        best, most = np.zeros(self._render.parameterization.shape, "float32"), np.full(self._batch, -np.inf)
+        for attempt in range(self._tries):
+            spectra = [
+                self._alone.initial(np.random.default_rng([seed, number, attempt]))[0] for number in full.tolist()
+            ]
+            found = self._render(
+                full,
+                steps=steps,
+                seed=seed,
+                optimizer=keras.optimizers.Adam(learning_rate, epsilon=1e-8),
+                initial=[np.concatenate(spectra, axis=1)],
+                show=lambda value: advance(),
+            )
+            if found.stopped_at is not None:
+                log.warning("channels %s end after step %d", ", ".join(map(str, numbers)), found.stopped_at)
+            means = self._means(found.images, full)
+            better = means > most
+            best[better], most[better] = found.images[better], means[better]
+        return best[: len(numbers)]
+
+    def _means(self, images: np.ndarray, channels: np.ndarray) -> np.ndarray:
+        """Each channel's mean in its image, as it will be stored."""
+        if self._activations is None:  # there is nothing to compare
+            return np.zeros(len(images))
+        maps = self._activations(normalize(to_pixels(images), self._pixels))[self._layer]
+        return maps.reshape(len(maps), -1, maps.shape[-1]).mean(axis=1)[np.arange(len(maps)), channels]
 
 
 def channel_numbers(text: str | None, count: int, layer: str) -> list[int]:

@@ -58,8 +58,10 @@ def test_channels_are_rendered_once_and_stand_on_a_page(network, tmp_path, capsy
         assert np.asarray(image).std() > 0
     (tmp_path / "inception_4d" / "0001.png").unlink()
     rendered = []
-    original = module.render_channels
-    monkeypatch.setattr(module, "render_channels", lambda r, part, *a: rendered.append(part) or original(r, part, *a))
+    original = module.ChannelRenderer.__call__
+    monkeypatch.setattr(
+        module.ChannelRenderer, "__call__", lambda r, part, *a: rendered.append(part) or original(r, part, *a)
+    )
     second = run("--channels", "0,1-3")
     assert rendered == [[1, 3]]
     assert {name: second[name] for name in first} == first  # also of the channel that was rendered beside another one
@@ -108,8 +110,21 @@ def test_images_of_a_runs_split_stand_beside_the_rendered_ones(tmp_path, data_di
     assert "(Borowski et al., ICLR 2021)" in page
 
     monkeypatch.setattr(example_files, "top_examples", None)  # they are there
-    monkeypatch.setattr(module, "render_channels", None)
+    monkeypatch.setattr(module, "ChannelRenderer", None)
     assert visualize(run, "inception_3a", "0-1", out, steps=1, examples=3).above == (int(above), 2)
+
+
+def test_the_best_of_several_tries_is_kept():
+    model = trained_network("plain", input_shape=(32, 32, 1), stem="small")
+    renderers = (module.ChannelRenderer(model, "conv2_3x3", 32, 3, "none", tries) for tries in (1, 4))
+    one, best = (renderer([1, 5], steps=2, learning_rate=0.2) for renderer in renderers)
+    features = model.features(["conv2_3x3"])
+    means = [
+        np.asarray(features(normalize(np.round(images * 255), "signed"))["conv2_3x3"]).mean(axis=(1, 2))[[0, 1], [1, 5]]
+        for images in (one, best)
+    ]
+    assert (means[1] >= means[0]).all()
+    assert (means[1] > means[0]).any()
 
 
 def load_digits(data_dir, count):
