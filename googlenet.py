@@ -209,6 +209,8 @@ class Explain:
     """Folder for the heat maps and index.html; none: explanations/MODEL."""
     seed: int = 0
     """Seed of the noise of smoothgrad."""
+    check: bool = False
+    """Check the methods on these images: deletion and insertion, and correlation with maps of random weights."""
 
 
 @dataclasses.dataclass
@@ -688,7 +690,10 @@ def _explain(command: Explain, argv: list[str]) -> None:
     from interpretability.progress import show_progress
 
     arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
-    print(explain(arguments.pop("model"), arguments.pop("images"), **arguments, progress=show_progress).page)
+    found = explain(arguments.pop("model"), arguments.pop("images"), **arguments, progress=show_progress)
+    for method, check in found.checks.items():
+        print(f"{method}: {', '.join(f'{name} {value:.3f}' for name, value in check._asdict().items())}")
+    print(found.page)
 
 
 def _export(command: Export, argv: list[str]) -> None:

@@ -16,6 +16,7 @@ from inception_v1.errors import UserError
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import check_choice
 from interpretability.attribution import METHODS, Attribution, Explainer
+from interpretability.checks import Check, check_attributions
 from interpretability.gradients import inference
 from interpretability.image_files import write_image
 from interpretability.network import inference_features
@@ -35,10 +36,12 @@ class Explanation(NamedTuple):
     Attributes:
         page: its path.
         found: {method: `Attribution` of all images}.
+        checks: {method: `Check`}; empty unless asked for.
     """
 
     page: Path
     found: dict[str, Attribution]
+    checks: dict[str, Check]
 
 
 def explain(
@@ -49,6 +52,7 @@ def explain(
     target: str | None = None,
     out: Path | None = None,
     seed: int = 0,
+    check: bool = False,
     progress: Progress = no_progress,
 ) -> Explanation:
     """Explains a head's predictions for image files, and writes heat maps and a page that needs no other file.
@@ -63,6 +67,7 @@ def explain(
         out: folder for `0-cam.png` and so on, by the number of the image, and `index.html`; None for
             `explanations/SOURCE`.
         seed: of what methods draw.
+        check: whether to check the methods on these images too (see `check_attributions`).
         progress: see `visualize`.
 
     Raises:
@@ -87,6 +92,7 @@ def explain(
         for method in methods:
             found[method] = explainer.attribute(images, method, classes, seed)
             advance()
+    checks = check_attributions(network.model, images, methods, head, seed) if check else {}
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for number, (file, image, best) in enumerate(zip(files, images, _predictions(network, images), strict=True)):
@@ -100,7 +106,7 @@ def explain(
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     title = f"Which pixels the predictions of {network.name} come from"
     write_text(out / PAGE, environment.get_template(TEMPLATE).render(title=title, head=head, rows=rows))
-    return Explanation(out / PAGE, found)
+    return Explanation(out / PAGE, found, checks)
 
 
 def class_number(source: Source, target: str) -> int:

@@ -51,6 +51,7 @@ ORDER = {
         {"parameterizations", "objectives", "page", "receptive_field"},
         {"transforms", "network", "examples"},
         {"rendering", "example_files", "attribution"},
+        {"checks"},
         {"visualize", "explain"},
     ],
 }
