@@ -170,6 +170,65 @@ class Predict:
 
 
 @dataclasses.dataclass
+class Visualize:
+    """Render what each channel of a layer responds to most, and write the images and a page of them."""
+
+    model: RunPath
+    """Folder of the run, or a .keras file."""
+    layer: str = "inception_4d"
+    """A block (inception_4d), a convolution (conv2_3x3, inception_4d_5x5), either with _pre_relu behind it, or a head's
+    main_logits; Lucid's names (mixed4d) are taken too."""
+    channels: str | None = None
+    """Channels to render, such as 0-63,70; none: all. The same command resumes, and renders none again."""
+    out: Path | None = None
+    """Folder for the images and index.html; none: visualizations/MODEL."""
+    size: Annotated[int | None, POSITIVE] = None
+    """Height and width of the images; none: the network's, at most 128."""
+    steps: Annotated[int, POSITIVE] = 512
+    """Optimization steps of an image."""
+    batch: Annotated[int, POSITIVE] = 16
+    """Images that are rendered at a time."""
+    seed: int = 0
+    """Seed of the first images and of their transforms."""
+    transforms: Literal["standard", "none"] = "standard"
+    """What an image must survive while it is rendered: small shifts, scaling and rotations, or nothing."""
+    learning_rate: Annotated[float, POSITIVE] = 0.05
+    """Learning rate of Adam."""
+    tries: Annotated[int, POSITIVE] = 1
+    """First images of each channel; the rendered image that activates it most is kept."""
+    examples: int | None = None
+    """Images of the split that stand beside each rendered one; none: 6, of a .keras file 0."""
+    split: str | None = None
+    """TFDS split of the examples, e.g. train[:500]; none: the run's test split."""
+
+
+@dataclasses.dataclass
+class Explain:
+    """Draw which pixels the predictions for images come from, as heat maps on a page."""
+
+    model: RunPath
+    """Folder of the run, or a .keras file."""
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Image files: JPEG, PNG, GIF, BMP or WebP."""
+    methods: Annotated[
+        tuple[Literal["cam", "gradcam", "integrated_gradients", "guided_ig", "smoothgrad", "xrai", "occlusion"], ...]
+        | None,
+        tyro.conf.arg(aliases=("--method",)),
+    ] = None
+    """Methods, side by side; none: cam (of an auxiliary head gradcam) and integrated_gradients."""
+    head: Literal["main", "aux1", "aux2"] = "main"
+    """Head whose prediction is explained."""
+    target: str | None = None
+    """Name or number of a class to explain; none: the best of each image."""
+    out: Path | None = None
+    """Folder for the heat maps and index.html; none: explanations/MODEL."""
+    seed: int = 0
+    """Seed of the noise of smoothgrad."""
+    check: bool = False
+    """Check the methods on these images: deletion and insertion, and correlation with maps of random weights."""
+
+
+@dataclasses.dataclass
 class Export:
     """Turn a trained network into files for servers and devices, each verified against it."""
 
@@ -275,6 +334,8 @@ Other = (
     | Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Visualize, tyro.conf.subcommand("visualize")]
+    | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[ImportWeights, tyro.conf.subcommand("import-weights")]
     | Annotated[Augment, tyro.conf.subcommand("augment")]
@@ -344,6 +405,8 @@ def _extra(command: Any) -> str:
     """The extra of this package that has what a command imports."""
     if isinstance(command, Export) or getattr(command, "server", None):
         return "export"
+    if isinstance(command, Visualize | Explain):
+        return "interpret"
     searches = isinstance(command, Tune) or (isinstance(command, Show) and _is_search(command.folder))
     return "tune" if searches else "train"
 
@@ -657,6 +720,32 @@ def _predict(command: Predict, argv: list[str]) -> int:
     return 0 if len(result) == len(files) else 1
 
 
+def _visualize(command: Visualize, argv: list[str]) -> None:
+    from interpretability.progress import show_progress
+    from interpretability.visualize import visualize
+
+    arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    found = visualize(arguments.pop("model"), **arguments, progress=show_progress)
+    if found.above:
+        above, channels = found.above
+        print(
+            f"{above} of {channels} rendered images ({above / channels:.1%}) activate their channel more than every "
+            "image of the split"
+        )
+    print(found.page)
+
+
+def _explain(command: Explain, argv: list[str]) -> None:
+    from interpretability.explain import explain
+    from interpretability.progress import show_progress
+
+    arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    found = explain(arguments.pop("model"), arguments.pop("images"), **arguments, progress=show_progress)
+    for method, check in found.checks.items():
+        print(f"{method}: {', '.join(f'{name} {value:.3f}' for name, value in check._asdict().items())}")
+    print(found.page)
+
+
 def _export(command: Export, argv: list[str]) -> None:
     from rich.console import Console
 
@@ -729,6 +818,8 @@ _RUN: dict[type, Callable[[Any, list[str]], int | None]] = {
     Show: _show,
     Compare: _compare,
     Predict: _predict,
+    Visualize: _visualize,
+    Explain: _explain,
     Export: _export,
     ImportWeights: _import_weights,
     Augment: _augment,

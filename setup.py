@@ -23,7 +23,13 @@ EXPORT = [
     "ai-edge-litert>=2",  # likewise LiteRT; TensorFlow's own interpreter is deprecated
     "tensorflow-serving-api>=2.19",  # TF Serving's protocol, 30 kB: warm-up requests, and the client
 ]
-INTERPRET = ["matplotlib>=3.9"]  # drawings of a network
+INTERPRET = [
+    "matplotlib>=3.9",  # drawings of a network
+    "pillow>=11",
+    "jinja2>=3.1",  # the page of a network's channels
+    "saliency>=0.2.1,<0.3",  # interpretability/saliency_patches.py takes private names
+    "scikit-image>=0.25",  # saliency imports it
+]
 ALL = [*TRAIN, *TUNE, *EXPORT, *INTERPRET]
 
 setup(
@@ -49,13 +55,14 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    packages=find_packages(include=["inception_v1*", "training*", "tuning*"]),
+    packages=find_packages(include=["inception_v1*", "training*", "tuning*", "interpretability*"]),
     py_modules=["googlenet"],
     package_data={
         "": ["py.typed", "*.pyi"],
         "inception_v1": ["*.txt"],
         "training.report": ["*.jinja"],
         "tuning.report": ["*.jinja"],
+        "interpretability": ["*.jinja"],
     },
     install_requires=[
         "keras>=3.15,<3.16",  # inception_v1/keras_patches.py takes private names, tested with these releases
@@ -72,7 +79,7 @@ setup(
         "train": TRAIN,
         "tune": [*TRAIN, *TUNE],
         "export": [*TRAIN, *EXPORT],
-        "interpret": INTERPRET,
+        "interpret": [*TRAIN, *INTERPRET],  # networks and images come from runs
         "all": ALL,
         "jax": ["jax>=0.6"],
         "gpu": ["tensorflow[and-cuda]>=2.21"],

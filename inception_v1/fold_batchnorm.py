@@ -1,7 +1,7 @@
 """The network as it is shipped: one convolution with a bias where training has a convolution and a batch
 normalization."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -34,8 +34,29 @@ def fold_batchnorm(model: GoogLeNet, aux: bool = False) -> keras.Model:
     if aux and not model.spec.has_aux:
         raise UserError("Expected a model with auxiliary heads to keep; Received: one without.")
     heads = model.spec.heads if aux else ("main",)
-    trained = keras.Model(model.input, {head: model.get_layer(f"{head}_logits").output for head in heads})
-    net = keras.models.clone_model(trained, clone_function=_inference_layer, call_function=_call_layer)
+    return inference_copy(keras.Model(model.input, {head: model.get_layer(f"{head}_logits").output for head in heads}))
+
+
+def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    """What a layer of a network becomes in one for inference alone: nothing where it is folded away."""
+    if isinstance(layer, layers.BatchNormalization | layers.Dropout):
+        return args[0]
+    if not isinstance(layer, keras.layers.Layer):  # an operation
+        return layer(*args, **kwargs)
+    return layer(*args)  # without `training`
+
+
+def inference_copy(
+    trained: keras.Model, call: Callable[..., Any] = call_layer, inputs: Sequence[Any] | None = None
+) -> keras.Model:
+    """A copy for inference of any model of a `GoogLeNet`'s layers: that of `fold_batchnorm`.
+
+    Args:
+        trained: the model.
+        call: called with each layer's copy and its inputs; returns its outputs.
+        inputs: those of the copy; None for new ones like the model's.
+    """
+    net = keras.models.clone_model(trained, inputs, clone_function=_inference_layer, call_function=call)
     own = {layer.name: layer for layer in trained.layers}
     for layer in net.layers:
         if layer.weights:
@@ -53,7 +74,9 @@ class ConvolvedNormalization(LocalResponseNormalization):
         return inputs * ops.reciprocal(root * ops.sqrt(root) if self.beta == 0.75 else ops.power(energy, self.beta))
 
 
-def _inference_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+def _inference_layer(layer: Any) -> Any:
+    if not isinstance(layer, keras.layers.Layer):
+        return layer
     config = layer.get_config() | {"dtype": "float32"}
     if isinstance(layer, layers.Conv2D):
         config.pop("input_gradient")  # of training alone
@@ -61,12 +84,6 @@ def _inference_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
     if isinstance(layer, LocalResponseNormalization):
         return ConvolvedNormalization.from_config(config)
     return type(layer).from_config(config)
-
-
-def _call_layer(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-    if isinstance(layer, layers.BatchNormalization | layers.Dropout):
-        return args[0]
-    return layer(*args)  # without `training`
 
 
 def _weights(own: Mapping[str, keras.layers.Layer], name: str) -> list[np.ndarray]:

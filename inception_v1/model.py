@@ -119,10 +119,12 @@ class GoogLeNet(keras.Model):
         Args:
             names: layers of the body ("pool3", "inception_4d"; see `summary`) or single convolutions ("conv2_3x3",
                 "inception_4d_5x5_reduce", "aux1_conv"), as they are after the ReLU. With "_pre_relu" behind the name
-                of a convolution or a block: before it, after the normalization if there is one.
+                of a convolution or a block: before it, after the normalization if there is one. Of the heads
+                "aux1_fc", "main_logits" and "main" (and those of "aux2").
 
         Returns:
-            A `keras.Model` from image to {name: float `(batch, height, width, channels)`}.
+            A `keras.Model` from image to {name: float `(batch, height, width, channels)`, of dense layers
+            `(batch, units)`}.
 
         Raises:
             UserError: no such name; the nearest one is suggested.
@@ -133,6 +135,10 @@ class GoogLeNet(keras.Model):
         for name in names:
             check_choice("feature", name, taps)
         return keras.Model(self.input, {name: taps[name]() for name in names}, name=f"{self.name}_features")
+
+    def feature_names(self) -> list[str]:
+        """The names that `features` takes, from the image on, the heads' last."""
+        return list(self._taps())
 
     def _taps(self) -> dict[str, Callable[[], Any]]:
         """Function that returns a feature's tensor, by name."""
@@ -162,6 +168,9 @@ class GoogLeNet(keras.Model):
                 ends = [branch[-1] for branch in layer.branches]
                 taps[layer.name] = functools.partial(output, layer.name)
                 taps[f"{layer.name}_pre_relu"] = functools.partial(joined_before_relu, ends)
+        for head in self.spec.heads:
+            own = (head, f"{head}_logits") if head == "main" else (head, f"{head}_logits", f"{head}_fc")
+            taps |= {name: functools.partial(output, name) for name in own}
         return taps
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers import ROOT
 
-PACKAGES = ("inception_v1", "training", "tuning", "benchmarks")
+PACKAGES = ("inception_v1", "training", "tuning", "interpretability", "benchmarks")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in PACKAGES
@@ -45,13 +45,23 @@ ORDER = {
         {"search_folder"},
         {"search"},
     ],
+    "interpretability": [
+        {"gradients", "relu_gradient", "colors", "interpolation", "layer_names", "source", "progress", "image_files"},
+        {"saliency_patches"},
+        {"parameterizations", "objectives", "page", "receptive_field"},
+        {"transforms", "network", "examples"},
+        {"rendering", "example_files", "attribution"},
+        {"checks"},
+        {"visualize", "explain"},
+    ],
 }
 OTHERS = {  # packages of this project that a package may import
     "inception_v1": set(),
     "training": {"inception_v1"},
     "tuning": {"inception_v1", "training"},
-    "benchmarks": {"inception_v1", "training", "tuning", "googlenet", "tests"},
-    "googlenet": {"inception_v1", "training", "tuning"},
+    "interpretability": {"inception_v1", "training"},
+    "benchmarks": {"inception_v1", "training", "tuning", "interpretability", "googlenet", "tests"},
+    "googlenet": {"inception_v1", "training", "tuning", "interpretability"},
 }
 
 
@@ -76,7 +86,8 @@ def imported(module, lazily=True):
     if lazily and (public := MODULES[module].with_suffix(".pyi")).is_file():  # what the package imports on first use
         for node in ast.walk(ast.parse(public.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom):
-                found.add(f"{module}.{node.module}")
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                found |= {f"{module}.{name}" for name in names}
     return found - {module}
 
 
@@ -191,15 +202,17 @@ def test_every_class_that_keras_saves_is_found_by_its_module():
 def test_public_names_hide_the_modules_they_are_called_like():
     """`training.train` is the function, also after its module was imported."""
     import importlib
+    import inspect
 
     import inception_v1
+    import interpretability
     import training
     import tuning
 
-    for package in (inception_v1, training, tuning):
+    for package in (inception_v1, training, tuning, interpretability):
         for name in package.__all__:
             module = getattr(package, name)
-            if f"{package.__name__}.{name}" in MODULES:
+            if f"{package.__name__}.{name}" in MODULES and not inspect.ismodule(module):
                 importlib.import_module(f"{package.__name__}.{name}")
                 assert callable(getattr(package, name)), name
                 assert getattr(package, name) is module

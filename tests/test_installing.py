@@ -17,7 +17,7 @@ from tests.helpers import ROOT, wheels
 from tests.oracles import torchvision
 from training.errors import UserError
 
-PACKAGES = ("inception_v1", "training", "tuning")
+PACKAGES = ("inception_v1", "training", "tuning", "interpretability")
 PARTS = ("train", "tune", "export", "interpret")
 SOURCES = [ROOT / "googlenet.py", *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
 CORE = ("keras", "tensorflow", "numpy", "onnx", "safetensors", "lazy_loader", "tyro")
@@ -54,12 +54,13 @@ IMPORTS = {("training", "train"): "train", ("training", "evaluate"): "train", ("
 IMPORTS |= {("tuning", "search"): "tune", ("tuning", "GoogLeNetHyperModel"): "tune"}
 COMMANDS = {("train",): "train", ("evaluate", "run"): "train", ("predict", "net.keras", "a.png"): "train"}
 COMMANDS |= {("tune",): "tune", ("export", "run"): "export", ("summary", "--draw", "net.svg"): "interpret"}
+COMMANDS |= {("visualize", "run", "--layer", "inception_4d"): "interpret"}
 COMMANDS |= {("predict", "--server", "grpc://localhost:1", "a.png"): "export"}
 EVERYTHING = """
 import importlib, pkgutil
-import inception_v1, training, tuning
+import inception_v1, interpretability, training, tuning
 
-for package in (inception_v1, training, tuning):
+for package in (inception_v1, training, tuning, interpretability):
     for name in package.__all__:
         getattr(package, name)
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):

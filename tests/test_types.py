@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers import ROOT
 
-PACKAGES = ("inception_v1", "training", "tuning")
+PACKAGES = ("inception_v1", "training", "tuning", "interpretability")
 MODULES = [ROOT / "googlenet.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
 
 

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from tests.helpers import ROOT
 
 SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md")
-SOURCES += ("LICENSE", "SECURITY.md", "googlenet.py", "inception_v1", "training", "tuning")
+SOURCES += ("LICENSE", "SECURITY.md", "googlenet.py", "inception_v1", "training", "tuning", "interpretability")
 BUILD = "from setuptools import build_meta; build_meta.build_sdist({0!r}); build_meta.build_wheel({0!r})"
 
 

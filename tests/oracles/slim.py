@@ -10,9 +10,8 @@ FAMILY, EXECUTOR, VARIANT, SCALE = "TF-slim", "tf_slim", "slim", 1.0
 SPREAD = 1 / 16
 
 
-def _network(images):
-    """Logits of the published function; `tf_slim` asks for modules that tf-keras moved."""
-    import tensorflow as tf
+def import_tf_slim():
+    """The module `tf_slim`, which asks for modules that tf-keras moved."""
     import tf_keras.src.legacy_tf_layers as moved
     from tf_keras.src.legacy_tf_layers import base, convolutional, core, normalization, pooling
 
@@ -20,6 +19,15 @@ def _network(images):
     for module in (base, convolutional, core, normalization, pooling):
         sys.modules.setdefault(module.__name__.replace(".src", ""), module)
     import tf_slim
+
+    return tf_slim
+
+
+def _network(images):
+    """Logits of the published function."""
+    import tensorflow as tf
+
+    tf_slim = import_tf_slim()
     from tf_slim.nets import inception_v1
 
     with tf_slim.arg_scope(inception_v1.inception_v1_arg_scope()):

@@ -70,3 +70,17 @@ def _batches(files: Sequence[str], spec: Spec) -> tf.data.Dataset:
     ds = ds.map(read, CORES).ignore_errors().batch(BATCH)
     ds = ds.map(lambda images, numbers: (normalize(images, spec.pixels), numbers), PREFETCH)
     return without_autotuning(ds.prefetch(PREFETCH))
+
+
+def read_image(file: str, size: int, channels: int) -> tf.Tensor:
+    """The pixels of an image file as evaluation sees them: uint8 `(size, size, channels)`.
+
+    Raises:
+        UserError: no file, or no image.
+    """
+    try:
+        return decode(tf.io.read_file(file), size, channels)
+    except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
+        raise UserError(f"Expected an image file; Received: {file!r}, which is no file.") from None
+    except tf.errors.InvalidArgumentError:
+        raise UserError(f"Expected a JPEG, PNG, GIF, BMP or WebP image; Received: {file!r}.") from None

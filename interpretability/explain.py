@@ -1,0 +1,168 @@
+"""`explain`: heat maps of the pixels that a network's predictions for image files come from, on a page."""
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from inception_v1.atomic_files import check_folder, write_text
+from inception_v1.errors import UserError
+from inception_v1.preprocessing import normalize
+from inception_v1.spec import check_choice
+from interpretability.attribution import METHODS, Attribution, Explainer
+from interpretability.checks import Check, check_attributions
+from interpretability.gradients import inference
+from interpretability.image_files import write_image
+from interpretability.network import inference_features
+from interpretability.progress import Progress, no_progress
+from interpretability.source import Source, read_source
+from training.evaluation.classify import read_image
+
+TEMPLATE, PAGE = "explain.html.jinja", "index.html"
+DEFAULT_METHODS = ("cam", "integrated_gradients")
+SHOWN = 224  # pixels of an image on the page at least
+TOP = 3
+
+
+class Explanation(NamedTuple):
+    """What `explain` returns.
+
+    Attributes:
+        page: its path.
+        found: {method: `Attribution` of all images}.
+        checks: {method: `Check`}; empty unless asked for.
+    """
+
+    page: Path
+    found: dict[str, Attribution]
+    checks: dict[str, Check]
+
+
+def explain(
+    source: str | os.PathLike[str],
+    files: Sequence[str],
+    methods: Sequence[str] | None = None,
+    head: str = "main",
+    target: str | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    check: bool = False,
+    progress: Progress = no_progress,
+) -> Explanation:
+    """Explains a head's predictions for image files, and writes heat maps and a page that needs no other file.
+
+    Args:
+        source: folder of a run, or a `.keras` file.
+        files: paths of JPEG, PNG, GIF, BMP or WebP images.
+        methods: some of `attribution.METHODS`; None for "cam" and "integrated_gradients", of an auxiliary head
+            "gradcam" instead of "cam".
+        head: "main", "aux1" or "aux2".
+        target: the name or number of a class to explain in all images; None for each image's best.
+        out: folder for `0-cam.png` and so on, by the number of the image, and `index.html`; None for
+            `explanations/SOURCE`.
+        seed: of what methods draw.
+        check: whether to check the methods on these images too (see `check_attributions`).
+        progress: see `visualize`.
+
+    Raises:
+        UserError: no such network, head, method or class, or a file that is missing or no image (named).
+    """
+    if not files:
+        raise UserError("Expected at least one image; Received: none.")
+    if methods is None:
+        methods = DEFAULT_METHODS if head == "main" else ("gradcam", "integrated_gradients")
+    for method in methods:
+        check_choice("method", method, METHODS)
+    network = read_source(source)
+    out = Path("explanations", network.name) if out is None else out
+    check_folder(out)
+    spec = network.model.spec
+    size = spec.input_shape[0] or (network.run.recipe().image_size if network.run else SHOWN)
+    images = np.stack([np.asarray(read_image(str(file), size, spec.input_shape[2])) for file in files])
+    classes = None if target is None else [class_number(network, target)] * len(images)
+    found: dict[str, Attribution] = {}
+    explainer = Explainer(network.model, head)
+    with progress("explaining", len(methods)) as advance:
+        for method in methods:
+            found[method] = explainer.attribute(images, method, classes, seed)
+            advance()
+    checks = check_attributions(network.model, images, methods, head, seed) if check else {}
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for number, (file, image, best) in enumerate(zip(files, images, _predictions(network, images), strict=True)):
+        drawn = {method: overlay(image, one.maps[number]) for method, one in found.items()}
+        for method, pixels in drawn.items():
+            write_image(out / f"{number}-{method}.png", pixels)
+        explained = network.classes[next(iter(found.values())).classes[number]]
+        shown = {"image": _data(_enlarged(image)), "maps": {method: _data(pixels) for method, pixels in drawn.items()}}
+        rows.append({"file": str(file), "predictions": best, "explained": explained, **shown})
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    title = f"Which pixels the predictions of {network.name} come from"
+    write_text(out / PAGE, environment.get_template(TEMPLATE).render(title=title, head=head, rows=rows))
+    return Explanation(out / PAGE, found, checks)
+
+
+def class_number(source: Source, target: str) -> int:
+    """The number of a class by its name, or by its number itself. Raises UserError where there is none."""
+    if target in source.classes:
+        return source.classes.index(target)
+    if target.isdecimal() and int(target) < len(source.classes):
+        return int(target)
+    check_choice("target", target, source.classes)
+    raise AssertionError(target)
+
+
+def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A map over its image in gray: red speaks for the class, blue against it.
+
+    Args:
+        image: uint8 `(height, width, channels)`.
+        values: float `(rows, columns)`, as large or smaller.
+
+    Returns:
+        uint8 `(height, width, 3)`, of at least `SHOWN` pixels.
+    """
+    gray = _enlarged(image).mean(axis=-1, keepdims=True) * 0.6 + 255 * 0.4
+    height, width, _ = gray.shape
+    resized = np.asarray(Image.fromarray(values.astype("float32")).resize((width, height), Image.Resampling.BILINEAR))
+    limit = np.quantile(np.abs(resized), 0.995) or 1.0  # single pixels would hide the rest
+    strength = np.clip(resized / limit, -1, 1)[..., None]
+    color = np.where(strength > 0, np.array([214.0, 39.0, 40.0]), np.array([31.0, 119.0, 180.0]))
+    weight = 0.8 * np.abs(strength)
+    return np.round(gray * (1 - weight) + color * weight).astype("uint8")
+
+
+def _predictions(source: Source, images: np.ndarray) -> list[dict[str, list[tuple[str, float]]]]:
+    """For each image {head: [(class, probability), ...]}, best first."""
+    heads = source.model.spec.heads
+    logits = inference(inference_features(source.model, [f"{head}_logits" for head in heads]))
+    of_heads = logits(normalize(images, source.model.spec.pixels))
+    rows = []
+    for number in range(len(images)):
+        best = {}
+        for head in heads:
+            values = of_heads[f"{head}_logits"][number].astype("float64")
+            probabilities = np.exp(values - values.max()) / np.exp(values - values.max()).sum()
+            order = np.argsort(-probabilities, kind="stable")[:TOP]
+            best[head] = [(source.classes[i], float(probabilities[i])) for i in order]
+        rows.append(best)
+    return rows
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    """uint8 `(height, width, channels)` by a whole factor, so that the longer side has `SHOWN` pixels."""
+    factor = max(1, -(-SHOWN // max(image.shape[:2])))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _data(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB").save(buffer, "WEBP", quality=85)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

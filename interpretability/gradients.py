@@ -1,0 +1,106 @@
+"""Values and gradients of compiled functions: the one file that knows which backend Keras has."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from inception_v1.errors import UserError
+
+Network = Callable[[Any], Any]
+Function = Callable[..., tuple[Any, Any]]  # (network, arrays, *others) to (scalar, more)
+Compiled = Callable[..., tuple[Any, Any, list[Any]]]  # (arrays, *others) to (scalar, more, gradients)
+
+
+def value_and_gradient(function: Function, model: keras.Model, any_shape: bool = False) -> Compiled:
+    """Compiles a function of arrays and a network together with its gradient.
+
+    Args:
+        function: maps `(network, arrays, *others)` to a scalar and whatever else it computes. `network` calls `model`
+            for inference. `others` are nested lists and tuples of arrays.
+        model: the network.
+        any_shape: whether the shapes of `arrays` change between calls as well, all but the last axis.
+
+    Returns:
+        A function from `(arrays, *others)` to the scalar, the rest, and the scalar's gradient by each of `arrays`. On
+        TensorFlow it is traced once, whatever the shapes of `others`; JAX compiles it for each of them.
+
+    Raises:
+        UserError: Keras on another backend.
+    """
+    check_backend()
+    return _of_jax(function, model) if keras.backend.backend() == "jax" else _of_tensorflow(function, model, any_shape)
+
+
+def inference(model: keras.Model) -> Callable[[Any], Any]:
+    """A compiled function from a batch to what `model` computes of it for inference, as NumPy arrays.
+
+    Unlike `predict_on_batch` it is traced once for batches of all sizes on TensorFlow.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        step = jax.jit(lambda weights, batch: model.stateless_call(*weights, batch, training=False)[0])
+        return lambda batch: jax.tree.map(np.asarray, step(_weights_of(model), batch))
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec(model.input.shape, tf.float32)]
+    traced = tf.function(functools.partial(model, training=False), input_signature=signature, autograph=False)
+    return lambda batch: tf.nest.map_structure(np.asarray, traced(tf.convert_to_tensor(batch, tf.float32)))
+
+
+def check_backend() -> None:
+    """Raises UserError unless Keras is on a backend with gradients here."""
+    if (backend := keras.backend.backend()) not in ("tensorflow", "jax"):
+        raise UserError(f"Expected Keras on TensorFlow or JAX; Received: {backend!r}.")
+
+
+def _of_tensorflow(function: Function, model: keras.Model, any_shape: bool) -> Compiled:
+    import tensorflow as tf
+
+    def network(inputs: Any) -> Any:
+        return model(inputs, training=False)
+
+    def step(arrays: Sequence[Any], others: Sequence[Any]) -> tuple[Any, Any, list[Any]]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(arrays)
+            value, more = function(network, arrays, *others)
+        return value, more, tape.gradient(value, arrays, unconnected_gradients="zero")
+
+    traced: list[Any] = []
+
+    def call(arrays: Sequence[Any], *others: Any) -> tuple[Any, Any, list[Any]]:
+        arrays, others = tf.nest.map_structure(tf.convert_to_tensor, (list(arrays), list(others)))
+        if not traced:
+            shapes = [[None] * (a.shape.rank - 1) + [a.shape[-1]] if any_shape else a.shape for a in arrays]
+            fixed = [tf.TensorSpec(shape, array.dtype) for shape, array in zip(shapes, arrays, strict=True)]
+            free = tf.nest.map_structure(lambda t: tf.TensorSpec([None] * t.shape.rank, t.dtype), others)
+            # Of a partial, since TensorFlow counts the traces of a plain function over all calls, and warns.
+            traced.append(tf.function(functools.partial(step), input_signature=(fixed, free), autograph=False))
+        return traced[0](arrays, others)
+
+    return call
+
+
+def _of_jax(function: Function, model: keras.Model) -> Compiled:
+    import jax
+
+    def value(arrays: Any, weights: Any, others: Any) -> Any:
+        def network(inputs: Any) -> Any:
+            return model.stateless_call(*weights, inputs, training=False)[0]
+
+        return function(network, arrays, *others)
+
+    compiled = jax.jit(jax.value_and_grad(value, has_aux=True))
+
+    def call(arrays: Sequence[Any], *others: Any) -> tuple[Any, Any, list[Any]]:
+        (scalar, more), gradients = compiled(list(arrays), _weights_of(model), others)
+        return scalar, more, gradients
+
+    return call
+
+
+def _weights_of(model: keras.Model) -> list[list[Any]]:
+    return [[v.value for v in part] for part in (model.trainable_variables, model.non_trainable_variables)]

@@ -1,0 +1,253 @@
+"""`visualize`: an image of every channel of a layer, and a page of them."""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from inception_v1 import GoogLeNet
+from inception_v1.atomic_files import check_folder, write_json, write_text
+from inception_v1.errors import UserError
+from inception_v1.preprocessing import normalize
+from inception_v1.spec import check_choice
+from interpretability import objectives, parameterizations
+from interpretability.example_files import example_images, read_examples, share_above_examples, write_examples
+from interpretability.gradients import inference
+from interpretability.image_files import image_path, read_json, strip_path, to_pixels, write_image
+from interpretability.layer_names import own_name
+from interpretability.network import fixed_size, inference_features, width_of
+from interpretability.page import Layer, branch_of, render_page
+from interpretability.progress import Progress, no_progress
+from interpretability.rendering import LEARNING_RATE, STEPS, Renderer, default_size
+from interpretability.source import Source, digest, read_source
+from interpretability.transforms import Transform
+
+log = logging.getLogger(__name__)
+
+BATCH = 16
+SETTINGS, PAGE = "settings.json", "index.html"
+EXAMPLES = 6
+TRANSFORMS: dict[str, list[Transform] | None] = {"standard": None, "none": []}
+
+
+class Visualization(NamedTuple):
+    """What `visualize` returns.
+
+    Attributes:
+        page: its path.
+        above: (number of channels whose rendered image has a larger mean activation than any image of the split, number
+            of channels); None without examples.
+    """
+
+    page: Path
+    above: tuple[int, int] | None
+
+
+def visualize(
+    source: str | os.PathLike[str],
+    layer: str,
+    channels: str | None = None,
+    out: Path | None = None,
+    size: int | None = None,
+    steps: int = STEPS,
+    batch: int = BATCH,
+    seed: int = 0,
+    transforms: str = "standard",
+    learning_rate: float = LEARNING_RATE,
+    tries: int = 1,
+    examples: int | None = None,
+    split: str | None = None,
+    progress: Progress = no_progress,
+) -> Visualization:
+    """Renders channels of a layer, and writes them, with the images that activate them most, and a page that needs no
+    other file.
+
+    Channels whose image is there are not rendered again, so that the same call resumes. An image depends on its channel
+    and the seed, not on the others that are rendered with it.
+
+    Args:
+        source: folder of a run, or a `.keras` file.
+        layer: a name that `GoogLeNet.features` takes, or Lucid's.
+        channels: such as "0-63,70"; None for all.
+        out: folder for `LAYER/0012.png` and `index.html`, which several layers may share; None for
+            `visualizations/SOURCE`.
+        size: height and width of the images; None for the network's, at most 128.
+        steps: for each image.
+        batch: images at a time.
+        seed: of the first images and transforms.
+        transforms: "standard", or "none" for images that need not survive shifts, scaling and rotations.
+        learning_rate: of Adam.
+        tries: first images for each channel; the rendered image that activates it most is kept.
+        examples: for each channel, from a split of the run's source; None for 6, of a file none.
+        split: TFDS split of the examples; None for the run's test split.
+        progress: a context manager of (what is being done, number of steps) that yields a function to call after each.
+
+    Returns:
+        Where the page is, and how the rendered images compare with the examples.
+
+    Raises:
+        UserError: no such network, layer or channel, a folder with images of other weights or settings, or what
+            `render` raises.
+    """
+    network = read_source(source)
+    examples = (EXAMPLES if network.run else 0) if examples is None else examples
+    if examples and network.run is None:
+        raise UserError(f"Expected a run, whose source has the examples; Received: {os.fspath(source)!r}.")
+    name, own = own_name(layer), Path("visualizations", network.name)
+    out = own if out is None else out
+    folder = out / name
+    check_folder(folder)
+    check_choice("transforms", transforms, TRANSFORMS)
+    if batch < 1 or tries < 1 or examples < 0 or not learning_rate > 0:
+        raise UserError(
+            f"Expected batch and tries >= 1, examples >= 0 and learning_rate > 0; Received: {batch}, {tries}, "
+            f"{examples}, {learning_rate}."
+        )
+    size = size or default_size(network.model)
+    numbers = channel_numbers(channels, width_of(network.model, layer), name)
+    settings = {"weights": digest(network.model), "size": size, "steps": steps, "seed": seed}
+    settings |= {"transforms": transforms, "learning_rate": learning_rate, "tries": tries}
+    _check_settings(folder, settings)
+    images = example_images(network, split) if examples else None
+    waiting = [number for number in numbers if not image_path(folder, number).is_file()]
+    if waiting:
+        batch = min(batch, len(waiting))
+        channel_renderer = ChannelRenderer(network.model, name, size, batch, transforms, tries)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SETTINGS, settings)
+        with progress(name, -(-len(waiting) // batch) * steps * tries) as advance:
+            for start in range(0, len(waiting), batch):
+                part = waiting[start : start + batch]
+                rendered = channel_renderer(part, steps, seed, learning_rate, advance)
+                for number, image in zip(part, rendered, strict=True):
+                    write_image(image_path(folder, number), to_pixels(image))
+    if images is not None:
+        write_examples(folder, network, name, images, examples, progress)
+    write_page(out, network)
+    shares = share_above_examples(folder, network.model, name, numbers) if examples else None
+    return Visualization(out / PAGE, shares)
+
+
+class ChannelRenderer:
+    """Renders channels of a layer, compiled once.
+
+    Args:
+        model: the network.
+        layer: our name.
+        size: height and width of the images.
+        batch: images at a time.
+        transforms: as of `visualize`.
+        tries: likewise.
+
+    Raises:
+        UserError: several tries for a layer of an auxiliary head at another size than the network's.
+    """
+
+    def __init__(
+        self, model: GoogLeNet, layer: str, size: int, batch: int, transforms: str = "standard", tries: int = 1
+    ) -> None:
+        gray = 1 if model.spec.input_shape[2] == 1 else None
+        self._alone = parameterizations.image(size, channels=gray)
+        self._batch, self._tries, self._layer, self._pixels = batch, tries, layer, model.spec.pixels
+        if tries > 1 and fixed_size(model, [layer]) not in (None, (size, size)):
+            raise UserError(f"Expected one try for {layer!r} at another size than the network's; Received: {tries}.")
+        self._render = Renderer(
+            model,
+            lambda numbers: objectives.channels(layer, numbers),
+            parameterizations.image(size, batch=batch, channels=gray),
+            TRANSFORMS[transforms],
+            example=np.zeros(batch, int),
+        )
+        self._activations = inference(inference_features(model, [layer])) if tries > 1 else None
+
+    def __call__(
+        self,
+        numbers: Sequence[int],
+        steps: int = STEPS,
+        seed: int = 0,
+        learning_rate: float = LEARNING_RATE,
+        advance: Callable[[], None] = lambda: None,
+    ) -> np.ndarray:
+        """Images of at most `batch` channels, float32 `(len(numbers), size, size, channels)`."""
+        full = np.array([*numbers, *[numbers[-1]] * (self._batch - len(numbers))])
+        best, most = np.zeros(self._render.parameterization.shape, "float32"), np.full(self._batch, -np.inf)
+        for attempt in range(self._tries):
+            spectra = [
+                self._alone.initial(np.random.default_rng([seed, number, attempt]))[0] for number in full.tolist()
+            ]
+            found = self._render(
+                full,
+                steps=steps,
+                seed=seed,
+                optimizer=keras.optimizers.Adam(learning_rate, epsilon=1e-8),
+                initial=[np.concatenate(spectra, axis=1)],
+                show=lambda value: advance(),
+            )
+            if found.stopped_at is not None:
+                log.warning("channels %s end after step %d", ", ".join(map(str, numbers)), found.stopped_at)
+            means = self._means(found.images, full)
+            better = means > most
+            best[better], most[better] = found.images[better], means[better]
+        return best[: len(numbers)]
+
+    def _means(self, images: np.ndarray, channels: np.ndarray) -> np.ndarray:
+        """Each channel's mean in its image, as it will be stored."""
+        if self._activations is None:  # there is nothing to compare
+            return np.zeros(len(images))
+        maps = self._activations(normalize(to_pixels(images), self._pixels))[self._layer]
+        return maps.reshape(len(maps), -1, maps.shape[-1]).mean(axis=1)[np.arange(len(maps)), channels]
+
+
+def channel_numbers(text: str | None, count: int, layer: str) -> list[int]:
+    """The numbers in a text such as "0-63,70", each once and in order; None: all.
+
+    Raises:
+        UserError: another text, or a number that is not below `count`.
+    """
+    if text is None:
+        return list(range(count))
+    numbers: set[int] = set()
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if found is None:
+            raise UserError(f"Expected channels such as 0-63,70; Received: {text!r}.")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not first <= last < count:
+            raise UserError(
+                f"Expected channels from 0 to {count - 1} of {layer!r}; Received: {part.strip()!r}. Did you mean "
+                f"{min(first, last, count - 1)}-{count - 1}?"
+            )
+        numbers |= set(range(first, last + 1))
+    return sorted(numbers)
+
+
+def write_page(out: Path, source: Source) -> None:
+    """Writes the page of all layers whose images of this network are in a folder."""
+    layers, weights = [], digest(source.model)
+    order = source.model.feature_names()
+    folders = {path.parent.name: path.parent for path in out.glob(f"*/{SETTINGS}")}
+    for name in sorted(folders.keys() & set(order), key=order.index):
+        settings = read_json(folders[name] / SETTINGS)
+        if settings.get("weights") != weights:
+            continue
+        images = {int(path.stem): path for path in sorted(folders[name].glob("[0-9]*.png"))}
+        branches = {number: branch_of(source.model.spec, name, number) for number in images}
+        strips = {number: path for number in images if (path := strip_path(folders[name], number)).is_file()}
+        layers.append(Layer(name, settings, images, branches, strips, read_examples(folders[name])))
+    write_text(out / PAGE, render_page(source, layers))
+
+
+def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Raises UserError where a layer's folder holds images of other settings."""
+    path = folder / SETTINGS
+    stored = read_json(path) if path.is_file() else settings
+    if other := [f"{key} {stored.get(key)!r}, not {own!r}" for key, own in settings.items() if stored.get(key) != own]:
+        raise UserError(
+            f"Expected a new folder (--out), or the network and settings of the images there; Received: "
+            f"{str(folder)!r}, with {', '.join(other)}."
+        )
