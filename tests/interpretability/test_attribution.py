@@ -22,7 +22,7 @@ def explainer(network):
     return Explainer(network)
 
 
-@pytest.mark.parametrize("method", set(METHODS) - {"guided_ig"})
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "guided_ig"])
 def test_every_method_explains_the_best_class(network, explainer, method):
     found = explainer.attribute(IMAGES, method)
     logits = np.asarray(network.features(["main_logits"])(IMAGES - np.float32([123, 117, 104]))["main_logits"])
