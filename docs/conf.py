@@ -38,6 +38,7 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 autodoc_typehints = "none"  # the signatures have them in the source; docstrings say what they mean
 autodoc_member_order = "bysource"
+napoleon_attr_annotations = False  # likewise
 
 nb_execution_mode = "cache"
 nb_execution_in_temp = True
@@ -48,7 +49,7 @@ nb_merge_streams = True
 nb_output_stderr = "remove"  # what TensorFlow logs; errors end the build all the same
 
 COMMANDS = ("train", "tune", "launch", "evaluate", "show", "compare", "predict", "export", "import-weights")
-COMMANDS += ("augment", "data-service", "summary")
+COMMANDS += ("visualize", "explain", "augment", "data-service", "summary")
 MARKS = {
     "tested with": "*The tests run this with {}.*",
     "not run": "*The tests do not run this: {}.*",

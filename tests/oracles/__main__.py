@@ -13,7 +13,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 from rich.console import Console
 from rich.table import Table
 
-from tests.test_parity import CASES, EVERY_SIZE, difference, oracle, ours, theirs, written
+from tests.inception_v1.weights.test_parity import CASES, EVERY_SIZE, difference, oracle, ours, theirs, written
 
 
 def main() -> None:
