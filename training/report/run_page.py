@@ -105,7 +105,7 @@ def _notes(metrics: Mapping[str, Any]) -> list[str]:
         [f"{unreadable} unreadable {'image is' if unreadable == 1 else 'images are'} left out"] if unreadable else []
     )
     failure = [metrics["error"]] if "error" in metrics else []
-    return [*failure, *notes, *metrics.get("data_warnings", ()), *metrics.get("warnings", ())]
+    return [*failure, *notes, *metrics.get("data_warnings", ()), *metrics.get("warnings", {}).values()]
 
 
 def _scores(heads: Mapping[str, Any]) -> Table:

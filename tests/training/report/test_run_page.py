@@ -28,6 +28,7 @@ def test_the_page_of_a_finished_run_has_all_that_the_folder_holds(run, predictio
     known |= {"environment": {"versions": {"keras": "3.15.1"}, "backend": "tensorflow", "devices": ["a CPU"]}}
     known |= {"unreadable": {"train": ["bad.png"]}, "duplicates": [{"train": ["a.png"], "test": ["b.png", "c.png"]}]}
     known |= {"data_warnings": ["train has no image of bee"], "splits": {"train": "train", "test": "test[:4]"}}
+    known |= {"warnings": {"aux1": "aux1 does not learn"}}
     write_json(run / "metrics.json", known | summarize(predictions, classes))
     (run / "report").mkdir()
     for name in ("confusion", "reliability", "mistakes"):
@@ -36,7 +37,8 @@ def test_the_page_of_a_finished_run_has_all_that_the_folder_holds(run, predictio
     page = Page(text)
     assert check_self_contained(text) == 4
     assert f"{run.path}: finished, 3 epochs done; the best, whose weights are kept, is epoch 2." in page.texts
-    assert {"1 unreadable image is left out", "train has no image of bee"} <= set(page.texts)
+    notes = {"1 unreadable image is left out", "train has no image of bee", "aux1 does not learn"}
+    assert notes <= set(page.texts)
     assert ["validation, main", "25.00%", "", "2.0000"] in page.rows  # of the second epoch
     assert page.rows[page.rows.index(["head", "top-1", "top-5", "loss", "ECE"]) + 1][1] == "50.00% (0.00-100.00)"
     worst, *_ = page.rows[page.rows.index(["class", "precision", "recall", "F1", "images"]) + 1 :]
