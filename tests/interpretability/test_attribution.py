@@ -30,7 +30,8 @@ def test_every_method_explains_the_best_class(network, explainer, method):
     np.testing.assert_allclose(found.logits, logits.max(axis=1), rtol=0, atol=1e-4)
     assert found.maps.shape == (2, 2, 2) if method in ("cam", "gradcam") else (2, 64, 64)
     assert np.isfinite(found.maps).all()
-    assert (found.maps.std(axis=(1, 2)) > 0).all()
+    if method != "gradcam":  # whose negative part is cut off, which may be all of it
+        assert (found.maps.std(axis=(1, 2)) > 0).all()
 
 
 def test_class_activation_maps_add_up_to_the_logit(network, explainer):

@@ -4,6 +4,7 @@ import resource
 
 import filelock
 import pytest
+from tensorflow.core.protobuf import saved_model_pb2
 
 import googlenet
 import training
@@ -36,10 +37,14 @@ def test_every_file_is_listed_with_its_checksum(exported):
 
 
 def test_weights_are_stored_once(exported):
-    _, _, card = exported
+    _, version, card = exported
     weights = 4 * card["network"]["parameters"]
-    for file in ("saved_model.pb", "model.onnx", "model_float32.tflite"):
+    for file in ("model.onnx", "model_float32.tflite"):
         assert weights <= card["files"][file]["bytes"] < weights + 300_000, file
+    saved = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    nodes = [node for function in saved.meta_graphs[0].graph_def.library.function for node in function.node_def]
+    stored = sum(len(node.attr["value"].tensor.tensor_content) for node in nodes)
+    assert weights - 10_000 <= stored < weights + 100_000  # small tensors are stored in another way
     assert card["files"]["model_float16.tflite"]["bytes"] < 0.65 * card["files"]["model_float32.tflite"]["bytes"]
 
 
@@ -112,7 +117,7 @@ def test_bad_sources_and_places_are_refused_and_leave_nothing(exported, tmp_path
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="Expected the folder of a run"):
         export(tmp_path / "absent", out)
-    with pytest.raises(ValueError, match=r"a run with a trained model.*no best\.keras yet"):
+    with pytest.raises(ValueError, match=r"a run with a trained model.*no best\.keras: no epoch"):
         export(save_run(tmp_path / "run", data_dir, model=False), out)
     with pytest.raises(ValueError, match="auxiliary heads to keep"):
         export(save_run(tmp_path / "bare", data_dir, aux=False), out, keep_aux=True)
