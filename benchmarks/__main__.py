@@ -7,6 +7,7 @@ them but gpu run, which takes half an hour on 2 cores. Tables are printed, and n
 them); `--docs` writes the stored tables into docs/results/.
 """
 
+import contextlib
 import sys
 
 from rich.console import Console
@@ -43,6 +44,10 @@ def main(arguments: list[str]) -> int:
     for name in names or [name for name in registry.MODULES if name != "gpu"]:
         with startup_notes.hidden():
             benchmark = registry.load(name)
+            with contextlib.suppress(ImportError):  # which Keras on JAX does without
+                import tensorflow as tf
+
+                tf.config.list_physical_devices()
         for table in benchmark.main(arguments):
             table.print(console)
     return 0
