@@ -114,10 +114,10 @@ def describe_dataset(splits: Splits, scans: Mapping[str, Scan]) -> dict[str, Any
     return {"name": splits.train.builder.info.full_name, "digests": digests}
 
 
-def warn_of_changes(run: RunFolder, found: Scan) -> None:
-    """Warns where images of a run's test split are others than those it was tested on."""
-    if (run / IMAGES).is_file():
-        folder = ImageFolder(run.recipe().source.removeprefix(FOLDER), {}, ())
+def warn_of_changes(run: RunFolder, test: Split, found: Scan) -> None:
+    """Warns where images of a run's test split, as a scan found them, are others than those it was tested on."""
+    folder = test.builder
+    if (run / IMAGES).is_file() and isinstance(folder, ImageFolder):
         digests = read_image_list(run / IMAGES).digests["test"]
         now = {folder.relative(name): digest for name, digest in zip(found.names, found.contents.tolist(), strict=True)}
         if changed := [name for name, digest in now.items() if digests.get(name) != digest]:

@@ -137,7 +137,7 @@ def common_split(runs: Sequence[RunFolder], split: str | None) -> Split:
     test = common_images(runs, tests) if split is None else tests[0]
     (found,) = scan([test])
     if split is None:
-        warn_of_changes(runs[0], found)
+        warn_of_changes(runs[0], test, found)
     return without_unreadable(test, found)
 
 
