@@ -3,9 +3,6 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from rich import progress
-from rich.console import Console
-
 Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[], None]]]
 
 
@@ -17,13 +14,12 @@ def no_progress(what: str, total: int) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def show_progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on standard error; yields a function to call after each of `total` steps."""
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+    """A progress bar on standard error where that is a terminal; yields a function to call after each of `total`
+    steps."""
+    from rich.console import Console
+
+    from training.report.progress import steps_bar
+
+    with steps_bar(Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)

@@ -22,6 +22,12 @@ def track_count(batches: Iterable[Any], count: int, title: str = "predicting") -
     return rich.progress.track(batches, title, count, console=console, disable=count == 1 or not console.is_terminal)
 
 
+def steps_bar(console: Console, transient: bool = False) -> Progress:
+    """A progress bar with the number of steps and the time that is left; none on anything but a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=transient, disable=not console.is_terminal)
+
+
 class ShowProgress(keras.callbacks.Callback):
     """A progress bar over the steps of the run, and one line per finished epoch.
 
@@ -34,9 +40,7 @@ class ShowProgress(keras.callbacks.Callback):
     def __init__(self, console: Console, epochs: int, steps: int) -> None:
         super().__init__()
         self._epochs, self._steps = epochs, steps
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._console = console
+        self._progress, self._console = steps_bar(console, transient=True), console
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._progress.start()
