@@ -16,24 +16,24 @@ from interpretability.gradients import inference
 from interpretability.image_files import image_path, read_image, read_json, strip_path, write_image
 from interpretability.network import fixed_size, inference_features
 from interpretability.progress import Progress, no_progress
-from interpretability.source import Source
 from training.data.decoding import decode
 from training.data.split import Split
 from training.data.threads import CORES
 from training.evaluation.evaluate import common_split
+from training.trained_network import TrainedNetwork
 
 EXAMPLES, BATCH = "examples.json", 64
 TILE = 64  # pixels of an example on the page
 
 
-def example_images(source: Source, split: str | None) -> Split:
+def example_images(source: TrainedNetwork, split: str | None) -> Split:
     """The readable images of a run's test split, or of another one. Raises UserError as `evaluate`."""
     assert source.run is not None
     return common_split([source.run], split)
 
 
 def write_examples(
-    folder: Path, source: Source, layer: str, images: Split, count: int, progress: Progress = no_progress
+    folder: Path, source: TrainedNetwork, layer: str, images: Split, count: int, progress: Progress = no_progress
 ) -> None:
     """Writes the best examples of every channel of a layer, unless they are there: `examples/0012.png`, and last
     `examples.json`, with {channel: [[image, value, row, column, class], ...]} and what it was made of.

@@ -1,15 +1,13 @@
 """`explain`: heat maps of the pixels that a network's predictions for image files come from, on a page."""
 
-import base64
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from PIL import Image
+from scipy.special import softmax
 
 from inception_v1.atomic_files import check_folder, write_text
 from inception_v1.errors import UserError
@@ -18,13 +16,15 @@ from inception_v1.spec import check_choice
 from interpretability.attribution import METHODS, Attribution, Explainer
 from interpretability.checks import Check, check_attributions
 from interpretability.gradients import inference
-from interpretability.image_files import write_image
+from interpretability.image_files import as_image, webp_address, write_image
 from interpretability.network import inference_features
 from interpretability.progress import Progress, no_progress
-from interpretability.source import Source, read_source
 from training.evaluation.classify import read_image
+from training.report.page import render
+from training.trained_network import TrainedNetwork, read_trained
 
-TEMPLATE, PAGE = "explain.html.jinja", "index.html"
+TEMPLATE, PAGE = Path(__file__).with_name("explain.html.jinja"), "index.html"
+QUALITY = 85  # of the page's WebP images
 DEFAULT_METHODS = ("cam", "integrated_gradients")
 SHOWN = 224  # pixels of an image on the page at least
 TOP = 3
@@ -79,7 +79,7 @@ def explain(
         methods = DEFAULT_METHODS if head == "main" else ("gradcam", "integrated_gradients")
     for method in methods:
         check_choice("method", method, METHODS)
-    network = read_source(source)
+    network = read_trained(source)
     out = Path("explanations", network.name) if out is None else out
     check_folder(out)
     spec = network.model.spec
@@ -102,14 +102,12 @@ def explain(
         explained = network.classes[next(iter(found.values())).classes[number]]
         shown = {"image": _data(_enlarged(image)), "maps": {method: _data(pixels) for method, pixels in drawn.items()}}
         rows.append({"file": str(file), "predictions": best, "explained": explained, **shown})
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     title = f"Which pixels the predictions of {network.name} come from"
-    write_text(out / PAGE, environment.get_template(TEMPLATE).render(title=title, head=head, rows=rows))
+    write_text(out / PAGE, render(TEMPLATE, title=title, head=head, rows=rows))
     return Explanation(out / PAGE, found, checks)
 
 
-def class_number(source: Source, target: str) -> int:
+def class_number(source: TrainedNetwork, target: str) -> int:
     """The number of a class by its name, or by its number itself. Raises UserError where there is none."""
     if target in source.classes:
         return source.classes.index(target)
@@ -139,7 +137,7 @@ def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.round(gray * (1 - weight) + color * weight).astype("uint8")
 
 
-def _predictions(source: Source, images: np.ndarray) -> list[dict[str, list[tuple[str, float]]]]:
+def _predictions(source: TrainedNetwork, images: np.ndarray) -> list[dict[str, list[tuple[str, float]]]]:
     """For each image {head: [(class, probability), ...]}, best first."""
     heads = source.model.spec.heads
     logits = inference(inference_features(source.model, [f"{head}_logits" for head in heads]))
@@ -148,8 +146,7 @@ def _predictions(source: Source, images: np.ndarray) -> list[dict[str, list[tupl
     for number in range(len(images)):
         best = {}
         for head in heads:
-            values = of_heads[f"{head}_logits"][number].astype("float64")
-            probabilities = np.exp(values - values.max()) / np.exp(values - values.max()).sum()
+            probabilities = softmax(of_heads[f"{head}_logits"][number].astype("float64"))
             order = np.argsort(-probabilities, kind="stable")[:TOP]
             best[head] = [(source.classes[i], float(probabilities[i])) for i in order]
         rows.append(best)
@@ -163,6 +160,4 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
 
 
 def _data(pixels: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB").save(buffer, "WEBP", quality=85)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return webp_address(as_image(pixels), QUALITY)

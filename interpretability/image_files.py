@@ -1,5 +1,7 @@
-"""The files of a layer's folder."""
+"""The files of a layer's folder, and images within a page."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,22 @@ def to_pixels(image: np.ndarray) -> np.ndarray:
     return np.round(np.clip(image, 0, 1) * 255).astype("uint8")
 
 
+def as_image(pixels: np.ndarray) -> Image.Image:
+    """uint8 `(height, width, channels)` as Pillow takes it."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def webp_address(image: Image.Image, quality: int) -> str:
+    """An image as the address of a WebP image, which a page holds."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "WEBP", quality=quality)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
 def write_image(path: Path, pixels: np.ndarray) -> None:
     """Writes uint8 `(height, width, channels)` as PNG, whole or not at all."""
     with atomic_file(path) as part:
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(part)
+        as_image(pixels).save(part)
 
 
 def read_image(path: Path, channels: int) -> np.ndarray:

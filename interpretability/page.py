@@ -1,19 +1,18 @@
 """The page of a network's channels: one HTML file that needs nothing else."""
 
-import base64
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from PIL import Image
 
 from inception_v1.spec import Conv, Inception, Spec
-from interpretability.source import Source
+from interpretability.image_files import webp_address
+from training.report.page import render
+from training.trained_network import TrainedNetwork
 
-TEMPLATE = "page.html.jinja"
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 QUALITY = 80  # of the page's WebP images, of which a thousand at 128 pixels take about 8 MB
 
 
@@ -38,7 +37,7 @@ class Layer:
     examples: Mapping[str, Any]
 
 
-def render_page(source: Source, layers: Sequence[Layer]) -> str:
+def render_page(source: TrainedNetwork, layers: Sequence[Layer]) -> str:
     """The page as HTML. The template escapes every text."""
     shown = [
         {
@@ -50,9 +49,7 @@ def render_page(source: Source, layers: Sequence[Layer]) -> str:
         }
         for layer in layers
     ]
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template(TEMPLATE).render(title=f"What {source.name} has learnt", layers=shown)
+    return render(TEMPLATE, title=f"What {source.name} has learnt", layers=shown)
 
 
 def _channel(layer: Layer, number: int) -> dict[str, Any]:
@@ -85,7 +82,5 @@ def branch_of(spec: Spec, layer: str, channel: int) -> str:
 
 def _data(path: Path) -> str:
     """An image file as the address of a WebP image."""
-    buffer = io.BytesIO()
     with Image.open(path) as image:
-        image.convert("RGB").save(buffer, "WEBP", quality=QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+        return webp_address(image, QUALITY)

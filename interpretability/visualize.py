@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +25,8 @@ from interpretability.network import fixed_size, inference_features, width_of
 from interpretability.page import Layer, branch_of, render_page
 from interpretability.progress import Progress, no_progress
 from interpretability.rendering import LEARNING_RATE, STEPS, Renderer, default_size
-from interpretability.source import Source, digest, read_source
 from interpretability.transforms import Transform
+from training.trained_network import TrainedNetwork, read_trained
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def visualize(
         UserError: no such network, layer or channel, a folder with images of other weights or settings, or what
             `render` raises.
     """
-    network = read_source(source)
+    network = read_trained(source)
     examples = (EXAMPLES if network.run else 0) if examples is None else examples
     if examples and network.run is None:
         raise UserError(f"Expected a run, whose source has the examples; Received: {os.fspath(source)!r}.")
@@ -110,7 +111,7 @@ def visualize(
         )
     size = size or default_size(network.model)
     numbers = channel_numbers(channels, width_of(network.model, layer), name)
-    settings = {"weights": digest(network.model), "size": size, "steps": steps, "seed": seed}
+    settings = {"weights": _digest(network.model), "size": size, "steps": steps, "seed": seed}
     settings |= {"transforms": transforms, "learning_rate": learning_rate, "tries": tries}
     _check_settings(folder, settings)
     images = example_images(network, split) if examples else None
@@ -226,9 +227,9 @@ def channel_numbers(text: str | None, count: int, layer: str) -> list[int]:
     return sorted(numbers)
 
 
-def write_page(out: Path, source: Source) -> None:
+def write_page(out: Path, source: TrainedNetwork) -> None:
     """Writes the page of all layers whose images of this network are in a folder."""
-    layers, weights = [], digest(source.model)
+    layers, weights = [], _digest(source.model)
     order = source.model.feature_names()
     folders = {path.parent.name: path.parent for path in out.glob(f"*/{SETTINGS}")}
     for name in sorted(folders.keys() & set(order), key=order.index):
@@ -251,3 +252,11 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
             f"Expected a new folder (--out), or the network and settings of the images there; Received: "
             f"{str(folder)!r}, with {', '.join(other)}."
         )
+
+
+def _digest(model: GoogLeNet) -> str:
+    """CRC-32 of a network's weights, by which a folder knows whose images it holds."""
+    value = 0
+    for weight in model.weights:
+        value = zlib.crc32(np.asarray(weight).tobytes(), value)
+    return f"{value:08x}"

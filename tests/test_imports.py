@@ -32,7 +32,7 @@ ORDER = {
         {"recipe", "serving_protocol", "interruption"},
         {"presets", "transfer"},
         {"run_folder", "optimizer", "data"},
-        {"run_images"},
+        {"run_images", "trained_network"},
         {"evaluation", "task", "serving_client", "distribution"},
         {"report", "export", "callbacks", "run_state"},
         {"train"},
@@ -46,7 +46,7 @@ ORDER = {
         {"search"},
     ],
     "interpretability": [
-        {"gradients", "relu_gradient", "colors", "interpolation", "layer_names", "source", "progress", "image_files"},
+        {"gradients", "relu_gradient", "colors", "interpolation", "layer_names", "progress", "image_files"},
         {"saliency_patches"},
         {"parameterizations", "objectives", "page", "receptive_field"},
         {"transforms", "network", "examples"},

@@ -8,15 +8,15 @@ import tensorflow as tf
 
 from inception_v1 import Spec
 from inception_v1.preprocessing import normalize
-from training import serving_client, transfer
+from training import serving_client
 from training.data.decoding import decode
 from training.data.image_files import warn_of_failures, why_unreadable
 from training.data.pipeline import PREFETCH
 from training.data.threads import CORES, without_autotuning
 from training.errors import UserError
 from training.evaluation.predictor import Predictor
-from training.run_folder import RunFolder
 from training.serving_client import Classes, Track, untracked
+from training.trained_network import read_trained
 
 BATCH = 64  # images
 
@@ -43,11 +43,7 @@ def classify(model: str | os.PathLike[str], files: Sequence[str], top: int = 5, 
         raise UserError("Expected at least one image; Received: none.")
     if exported := serving_client.newest_version(model):
         return serving_client.classify(exported, files, top, track)
-    if os.path.isfile(model):
-        network = transfer.read_network(model)
-        classes = network.spec.class_names or [str(number) for number in range(network.spec.classes)]
-    else:
-        network, classes = RunFolder(model).model(), RunFolder(model).classes()
+    network, classes, *_ = read_trained(model)
     found: Classes = {}
     batches = track(_batches(files, network.spec), -(-len(files) // BATCH))
     for by_head, numbers in Predictor(network)(batches):

@@ -14,13 +14,13 @@ import tensorflow as tf
 
 from inception_v1.atomic_files import atomic_folder, check_folder, write_text
 from inception_v1.spec import check_choice
-from training import transfer
 from training.errors import UserError
 from training.export import litert, model_card, onnx_file, savedmodel
 from training.export.export_model import ExportModel
 from training.export.samples import COMPARED, SCORED, comparison_samples, representative_pixels
 from training.export.verification import verify
 from training.run_folder import RunFolder
+from training.trained_network import read_trained
 
 TARGETS = ("savedmodel", "onnx", "litert")
 LOCK = ".lock"
@@ -133,12 +133,7 @@ def _read(
     source: str | os.PathLike[str], class_names: Sequence[str] | None, keep_aux: bool
 ) -> tuple[RunFolder | None, ExportModel]:
     """The run, where it is one, and the network."""
-    if os.path.isfile(source):
-        run, model = None, transfer.read_network(source)
-        labels = model.spec.class_names or [str(number) for number in range(model.spec.classes)]
-    else:
-        run = RunFolder(source)
-        model, labels = run.model(), run.classes()
+    model, labels, run, _ = read_trained(source)
     return run, ExportModel(model, labels if class_names is None else class_names, keep_aux)
 
 
