@@ -1,7 +1,10 @@
 """Names the extra of this package that brings a library which is not installed."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lazy_loader
 
 from inception_v1.errors import MissingExtraError
 
@@ -35,3 +38,23 @@ def extra(name: str) -> Iterator[None]:
             f"Expected the extra [{name}], which pip install 'googlenet-keras[{name}]' adds; "
             f"Received: an installation without {module}."
         ) from None
+
+
+def public_names(
+    package: str, file: str, name: str, **others: str
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """`__getattr__`, `__dir__` and `__all__` of a package whose public names, those of its `__init__.pyi`, are imported
+    on first use and come with an extra.
+
+    Args:
+        package, file: the package's `__name__` and `__file__`.
+        name: of the extra.
+        **others: public name to the extra that it comes with instead.
+    """
+    load, names, public = lazy_loader.attach_stub(package, file)
+
+    def load_with_extra(public_name: str) -> Any:
+        with extra(others.get(public_name, name)):
+            return load(public_name)
+
+    return load_with_extra, names, public

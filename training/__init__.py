@@ -3,15 +3,6 @@
 The public names are those of `__init__.pyi`, imported on first use.
 """
 
-from typing import Any
+from inception_v1.extras import public_names
 
-import lazy_loader
-
-from inception_v1.extras import extra
-
-_public_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-
-def __getattr__(name: str) -> Any:
-    with extra("export" if name == "export" else "train"):
-        return _public_name(name)
+__getattr__, __dir__, __all__ = public_names(__name__, __file__, "train", export="export")
