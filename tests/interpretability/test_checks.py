@@ -5,7 +5,7 @@ import pytest
 
 from inception_v1 import GoogLeNet
 from interpretability.checks import FRACTIONS, check_attributions, curve, rank_correlation
-from tests.helpers.networks import patch_images
+from tests.helpers.images import patch_images
 
 
 class LeftPixels:

@@ -4,7 +4,8 @@ import numpy as np
 
 from interpretability.examples import Example, TopExamples, strip, top_examples
 from interpretability.receptive_field import Axis
-from tests.helpers.networks import patch_images, trained_network
+from tests.helpers.images import patch_images
+from tests.helpers.networks import trained_network
 
 FIELDS = (Axis(-2, 8, 4, 4, 16), Axis(0, 5, 4, 3, 13))
 
