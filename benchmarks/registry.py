@@ -13,6 +13,7 @@ MODULES = {  # of this package
     "saving": "saving",
     "predict": "predict",
     "growth": "growth",
+    "rendering": "rendering",
     "gpu": "gpu",
 }
 
