@@ -50,8 +50,9 @@ ORDER = {
         {"saliency_patches"},
         {"parameterizations", "objectives", "page", "receptive_field"},
         {"transforms", "network", "examples"},
-        {"rendering", "example_files", "attribution"},
-        {"checks"},
+        {"rendering", "example_files", "attribution", "gates"},
+        {"checks", "branches"},
+        {"specialization"},
         {"visualize", "explain"},
     ],
 }

@@ -1,0 +1,94 @@
+"""Contributions of branches, against activation x gradient and networks without the branch computed in another way."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from inception_v1 import GoogLeNet
+from inception_v1.errors import UserError
+from inception_v1.fold_batchnorm import inference_copy
+from interpretability import BranchExplainer, branch_contributions
+from interpretability.branches import shares
+from interpretability.gradients import inference, value_and_gradient
+from tests.helpers.networks import patch_images, trained_network
+
+IMAGES = patch_images(2, 64, 64, 3, seed=3)
+PIXELS = np.float32([123, 117, 104])
+ENDS = ("1x1", "3x3", "5x5", "pool_proj")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return trained_network("paper", input_shape=(64, 64, 3), aux=True)
+
+
+def activation_times_gradient(network, head, block, classes):
+    """Sums over the whole output of a block, by a model that begins there; and by branch."""
+    features = inference_copy(network.features([block, f"{head}_logits"]))
+    maps = inference(features)(IMAGES - PIXELS)[block]
+    rest = keras.Model(features.output[block], features.output[f"{head}_logits"])
+
+    def logits(model, arrays, classes):
+        return ops.sum(ops.take_along_axis(model(arrays[0]), classes[:, None], axis=1)), ()
+
+    gradient = np.asarray(value_and_gradient(logits, rest)([maps], np.array(classes, "int32"))[2][0])
+    widths = [network.get_layer(f"{block}_{end}").filters for end in ENDS]
+    parts = np.split(maps * gradient, np.cumsum(widths)[:-1], axis=-1)
+    return (maps * gradient).sum(axis=(1, 2, 3)), np.stack([part.sum(axis=(1, 2, 3)) for part in parts], axis=1)
+
+
+@pytest.mark.parametrize(("head", "count"), [("main", 9), ("aux1", 3)])
+def test_contributions_of_a_block_add_up_to_its_activation_times_gradient(network, head, count):
+    found = branch_contributions(network, IMAGES, [5, 0], head)
+    assert found.values.shape == (2, count, 4)
+    assert found.blocks[0] == "inception_3a"
+    for block in {found.blocks[0], found.blocks[-1]}:
+        total, by_branch = activation_times_gradient(network, head, block, [5, 0])
+        values = found.values[:, found.blocks.index(block)]
+        assert np.abs(values).min() > 1e-4
+        np.testing.assert_allclose(values.sum(axis=1), total, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(values, by_branch, rtol=0, atol=1e-4)
+    logits = np.asarray(network.features([f"{head}_logits"])(IMAGES - PIXELS)[f"{head}_logits"])
+    np.testing.assert_allclose(found.logits, logits[[0, 1], [5, 0]], rtol=0, atol=1e-4)
+
+
+def test_ablation_is_the_logits_fall_without_the_branch():
+    network = trained_network("batchnorm", input_shape=(64, 64, 3))
+    found = BranchExplainer(network)(IMAGES[:1], ablation=True)
+    before = np.asarray(network.features(["main_logits"])(IMAGES[:1] / 127.5 - 1)["main_logits"])[0]
+    assert found.classes.tolist() == [before.argmax()]
+    for block, branch, end in ((0, 1, "3a_3x3"), (7, 3, "5a_pool_proj")):
+        without = GoogLeNet(**network.spec.to_dict())
+        without.set_weights(network.get_weights())
+        norm = without.get_layer(f"inception_{end}_bn")
+        norm.gamma.assign(norm.gamma * 0)
+        norm.beta.assign(norm.beta * 0)
+        after = np.asarray(without.features(["main_logits"])(IMAGES[:1] / 127.5 - 1)["main_logits"])[0]
+        fall = (before - after)[found.classes[0]]
+        assert abs(fall) > 1e-3
+        np.testing.assert_allclose(found.ablation[0, block, branch], fall, rtol=0, atol=1e-4)
+
+
+@pytest.mark.every_backend
+def test_contributions_to_a_networks_last_block_and_its_bias_are_the_logit():
+    """Behind it are a mean and one dense layer, so that ablation is activation x gradient there."""
+    network = GoogLeNet("plain", input_shape=(40, 40, 3), width_multiplier=0.05, aux=False, classes=4, reduction=False)
+    found = branch_contributions(network, patch_images(2, 72, 50, 3), ablation=True)
+    bias = np.asarray(ops.convert_to_numpy(network.get_layer("main_logits").bias))[found.classes]
+    np.testing.assert_allclose(found.values[:, -1].sum(axis=1) + bias, found.logits, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found.ablation[:, -1], found.values[:, -1], rtol=0, atol=1e-4)
+    assert np.abs(found.values[:, -1]).max() > 0
+
+
+def test_shares_add_up_to_one_in_absolute_value():
+    np.testing.assert_allclose(shares(np.array([[[1.0, -2, 1, 0], [0, 0, 0, 0]]])), [[[0.25, -0.5, 0.25, 0], [0] * 4]])
+
+
+def test_what_does_not_fit_is_refused(network):
+    with pytest.raises(UserError, match=r"heads \['main', 'aux1', 'aux2'\]; Received: 'aux3'"):
+        branch_contributions(network, IMAGES, head="aux3")
+    with pytest.raises(UserError, match="Expected a class from 0 to 6 for each image"):
+        branch_contributions(network, IMAGES, [1])
+    with pytest.raises(UserError, match=r"Expected images of shape \('images', 64, 64, 3\)"):
+        branch_contributions(network, IMAGES[:, :40], head="aux1")
