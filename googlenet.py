@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +30,8 @@ FLAGS = tyro.constructors.ConstructorRegistry()
 SHOWN = "ranges shown"  # a marker
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
 RunPath = tyro.conf.Positional[Path]
+SPLIT_ONLY = ("branches", "split", "permutations")  # arguments of `explain --branches`
+IMAGES_ONLY = ("images", "methods", "target", "check", "ablation")  # those of `explain` without it
 LAUNCHABLE = ("train", "tune")  # the subcommands that can run as one process of a cluster
 DEFECT_STATUS = 70  # EX_SOFTWARE of sysexits.h
 RENAMED = {"normalisation": "normalization"}  # values of --also that earlier releases spelled in another way
@@ -204,12 +206,13 @@ class Visualize:
 
 @dataclasses.dataclass
 class Explain:
-    """Draw which pixels the predictions for images come from, as heat maps on a page."""
+    """Draw which pixels and branches the predictions for images come from, or with --branches which classes each branch
+    serves."""
 
     model: RunPath
     """Folder of the run, or a .keras file."""
     images: tyro.conf.Positional[tuple[str, ...]]
-    """Image files: JPEG, PNG, GIF, BMP or WebP."""
+    """Image files: JPEG, PNG, GIF, BMP or WebP. Not with --branches."""
     methods: Annotated[
         tuple[Literal["cam", "gradcam", "integrated_gradients", "guided_ig", "smoothgrad", "xrai", "occlusion"], ...]
         | None,
@@ -226,6 +229,14 @@ class Explain:
     """Seed of the noise of smoothgrad."""
     check: bool = False
     """Check the methods on these images: deletion and insertion, and correlation with maps of random weights."""
+    ablation: bool = False
+    """Also show how far the logit falls when the output of a branch is set to zero, each branch's in turn."""
+    branches: bool = False
+    """Explain a split of the run instead of images: what each branch contributes to each class, with p-values."""
+    split: str | None = None
+    """TFDS split of --branches, e.g. train[:500]; none: the run's test split."""
+    permutations: Annotated[int, POSITIVE] = 999
+    """Permutations of the labels for the p-values of --branches."""
 
 
 @dataclasses.dataclass
@@ -739,11 +750,34 @@ def _explain(command: Explain, argv: list[str]) -> None:
     from interpretability.explain import explain
     from interpretability.progress import show_progress
 
-    arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    if command.branches:
+        return _explain_split(command)
+    arguments = _arguments_of(command, SPLIT_ONLY, "without --branches")
     found = explain(arguments.pop("model"), arguments.pop("images"), **arguments, progress=show_progress)
     for method, check in found.checks.items():
         print(f"{method}: {', '.join(f'{name} {value:.3f}' for name, value in check._asdict().items())}")
     print(found.page)
+
+
+def _explain_split(command: Explain) -> None:
+    from interpretability.explain_split import explain_split
+    from interpretability.progress import show_progress
+
+    arguments = _arguments_of(command, IMAGES_ONLY, "with --branches")
+    del arguments["branches"]
+    found = explain_split(arguments.pop("model"), **arguments, progress=show_progress)
+    print(f"{found.specialized} of {found.found.p.size} branches are specialized (adjusted p < 0.05)")
+    print(found.page)
+
+
+def _arguments_of(command: Any, others: Sequence[str], where: str) -> dict[str, Any]:
+    """The fields of a command but some. Raises UserError where one of these was given."""
+    fields = {field.name: field.default for field in dataclasses.fields(command)}
+    given = [name for name in others if getattr(command, name) not in ((), fields[name])]
+    if given:
+        flags = ", ".join(name if name == "images" else f"--{name}" for name in given)
+        raise UserError(f"Expected no {flags} {where}; Received: {getattr(command, given[0])}.")
+    return {name: getattr(command, name) for name in fields if name not in others}
 
 
 def _export(command: Export, argv: list[str]) -> None:

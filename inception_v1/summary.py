@@ -7,7 +7,7 @@ from pathlib import Path
 from inception_v1.atomic_files import atomic_file, check_file
 from inception_v1.cost import Cost, CostRow, cost
 from inception_v1.extras import extra
-from inception_v1.spec import AUX_TAPS, Conv, Inception, LayerSpec, MaxPool, Spec, Widths
+from inception_v1.spec import AUX_TAPS, BRANCHES, Conv, Inception, LayerSpec, MaxPool, Spec, Widths
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ if typing.TYPE_CHECKING:
 
 WIDTH_TITLES = ("1x1", "3x3 red.", "3x3", "5x5 red.", "5x5", "pool proj.")
 IMAGE_SUFFIXES = (".svg", ".png", ".pdf")
-BRANCH_COLORS = {"1x1": "#4c78a8", "3x3": "#f58518", "5x5": "#54a24b", "pool": "#b279a2"}
+BRANCH_COLORS = dict(zip(BRANCHES, ("#4c78a8", "#f58518", "#54a24b", "#b279a2")))
 PLAIN, POOL, HEAD = "#9aa5b1", "#d9dee4", "#e45756"
 
 

@@ -21,7 +21,7 @@ ABLATION_BATCH = 16  # networks with one branch removed at a time
 
 
 class BranchContributions(NamedTuple):
-    """What `branch_contributions` returns. Branches are in the order of `gates.BRANCHES`: 1x1, 3x3, 5x5, pool.
+    """What `branch_contributions` returns. Branches are in the order of `spec.BRANCHES`: 1x1, 3x3, 5x5, pool.
 
     Attributes:
         blocks: names of the blocks, in order.

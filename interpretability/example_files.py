@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from inception_v1 import GoogLeNet
 from inception_v1.atomic_files import write_json
@@ -32,6 +33,16 @@ def example_images(source: TrainedNetwork, split: str | None) -> Split:
     return common_split([source.run], split)
 
 
+def decoded_images(source: TrainedNetwork, images: Split) -> tf.data.Dataset:
+    """(image uint8 `(size, size, channels)`, label), as evaluation sees them before they are normalized."""
+    assert source.run is not None
+    size, channels = (
+        source.model.spec.input_shape[0] or source.run.recipe().image_size,
+        source.model.spec.input_shape[2],
+    )
+    return images.encoded_images().map(lambda encoded, label: (decode(encoded, size, channels), label), CORES)
+
+
 def write_examples(
     folder: Path, source: TrainedNetwork, layer: str, images: Split, count: int, progress: Progress = no_progress
 ) -> None:
@@ -43,13 +54,10 @@ def write_examples(
     """
     if not images.size:
         raise UserError(f"Expected images in {images.name!r}; Received: none.")
-    assert source.run is not None
     wanted = {"split": images.name, "count": count, "images": images.size}
     if read_examples(folder).items() >= wanted.items():
         return
-    spec = source.model.spec
-    size = spec.input_shape[0] or source.run.recipe().image_size
-    ds = images.encoded_images().map(lambda encoded, label: (decode(encoded, size, spec.input_shape[2]), label), CORES)
+    spec, ds = source.model.spec, decoded_images(source, images)
     features = inference_features(source.model, [layer])
     with progress(f"examples of {layer}", math.ceil(images.size / BATCH)) as advance:
 

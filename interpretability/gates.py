@@ -8,10 +8,8 @@ from keras import ops
 
 from inception_v1 import GoogLeNet
 from inception_v1.fold_batchnorm import call_layer, inference_copy
-from inception_v1.spec import Inception
+from inception_v1.spec import BRANCHES, Inception
 from interpretability.network import any_size
-
-BRANCHES = ("1x1", "3x3", "5x5", "pool")  # in the order in which every block concatenates them
 
 
 class GatedNetwork(NamedTuple):

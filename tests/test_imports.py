@@ -53,7 +53,8 @@ ORDER = {
         {"rendering", "example_files", "attribution", "gates"},
         {"checks", "branches"},
         {"specialization"},
-        {"visualize", "explain"},
+        {"branch_figures"},
+        {"visualize", "explain", "explain_split"},
     ],
 }
 OTHERS = {  # packages of this project that a package may import
