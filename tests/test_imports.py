@@ -22,7 +22,7 @@ ORDER = {
     "inception_v1": [
         {"errors", "registration"},
         {"spec", "atomic_files", "keras_patches", "extras"},
-        {"cost", "layers", "tensorflow_layers", "losses", "preprocessing"},
+        {"cost", "layers", "tensorflow_layers", "losses", "preprocessing", "layout"},
         {"model", "summary"},
         {"weights", "fold_batchnorm"},
         {"builder"},
