@@ -31,7 +31,7 @@ SHOWN = "ranges shown"  # a marker
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
 RunPath = tyro.conf.Positional[Path]
 SPLIT_ONLY = ("branches", "split", "permutations")  # arguments of `explain --branches`
-IMAGES_ONLY = ("images", "methods", "target", "check", "ablation")  # those of `explain` without it
+IMAGES_ONLY = ("images", "methods", "target", "ablation")  # those of `explain` without it
 LAUNCHABLE = ("train", "tune")  # the subcommands that can run as one process of a cluster
 DEFECT_STATUS = 70  # EX_SOFTWARE of sysexits.h
 RENAMED = {"normalisation": "normalization"}  # values of --also that earlier releases spelled in another way
@@ -228,7 +228,8 @@ class Explain:
     seed: int = 0
     """Seed of the noise of smoothgrad."""
     check: bool = False
-    """Check the methods on these images: deletion and insertion, and correlation with maps of random weights."""
+    """Check the methods on these images: deletion and insertion, and correlation with maps of random weights. With
+    --branches: show what random weights give there."""
     ablation: bool = False
     """Also show how far the logit falls when the output of a branch is set to zero, each branch's in turn."""
     branches: bool = False
@@ -766,8 +767,7 @@ def _explain_split(command: Explain) -> None:
     arguments = _arguments_of(command, IMAGES_ONLY, "with --branches")
     del arguments["branches"]
     found = explain_split(arguments.pop("model"), **arguments, progress=show_progress)
-    print(f"{found.specialized} of {found.found.p.size} branches are specialized (adjusted p < 0.05)")
-    print(found.page)
+    print(*found.summary(), found.page, sep="\n")
 
 
 def _arguments_of(command: Any, others: Sequence[str], where: str) -> dict[str, Any]:

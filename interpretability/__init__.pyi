@@ -2,7 +2,7 @@ from . import objectives, parameterizations, transforms
 from .attribution import Attribution, Explainer, attribute
 from .branches import BranchContributions, BranchExplainer, branch_contributions
 from .rendering import Renderer, Rendering, render
-from .specialization import Specialization, specialization
+from .specialization import Specialization, SplitContributions, contributions_of_split, specialization
 
 __all__ = [
     "Attribution",
@@ -12,8 +12,10 @@ __all__ = [
     "Renderer",
     "Rendering",
     "Specialization",
+    "SplitContributions",
     "attribute",
     "branch_contributions",
+    "contributions_of_split",
     "objectives",
     "parameterizations",
     "render",

@@ -13,6 +13,7 @@ from inception_v1.errors import UserError
 from inception_v1.spec import BRANCHES
 from interpretability.branch_figures import SIGNIFICANT, heat_map
 from interpretability.branches import BranchExplainer
+from interpretability.checks import randomized
 from interpretability.example_files import BATCH, decoded_images, example_images
 from interpretability.progress import Progress, no_progress
 from interpretability.specialization import PERMUTATIONS, Specialization, contributions_of_split, specialization
@@ -36,16 +37,18 @@ class ExplainedSplit(NamedTuple):
         page: its path.
         blocks: names of the blocks.
         found: means, spreads and p-values.
+        control: those of the same network with random weights; None unless asked for.
     """
 
     page: Path
     blocks: tuple[str, ...]
     found: Specialization
+    control: Specialization | None
 
-    @property
-    def specialized(self) -> int:
-        """Number of branches whose adjusted p-value is below `SIGNIFICANT`."""
-        return int((self.found.adjusted < SIGNIFICANT).sum())
+    def summary(self) -> list[str]:
+        """Sentences on the network, and on the control."""
+        controls = [f"With random weights {_sentence(self.control)}"] if self.control else []
+        return [_sentence(self.found), *controls]
 
 
 def explain_split(
@@ -55,6 +58,7 @@ def explain_split(
     out: Path | None = None,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
+    check: bool = False,
     progress: Progress = no_progress,
 ) -> ExplainedSplit:
     """Tests which branches are specialized, and writes `branches.csv`, `branches.png` and the page `branches.html`,
@@ -66,6 +70,7 @@ def explain_split(
         head: "main", "aux1" or "aux2".
         out: folder; None for `explanations/SOURCE`.
         permutations: as of `specialization`, like `seed`.
+        check: whether to do the same with random weights too: what a network finds there was not learnt.
         progress: see `visualize`.
 
     Raises:
@@ -82,27 +87,39 @@ def explain_split(
     images = example_images(network, split)
     if not images.size:
         raise UserError(f"Expected images in {images.name!r}; Received: none.")
+    explainers = [explainer, BranchExplainer(randomized(network.model, head, "all"), head)] if check else [explainer]
     ds = decoded_images(network, images).batch(BATCH).prefetch(1)
-    with progress(f"branches on {images.name}", 2 * math.ceil(images.size / BATCH)) as advance:
-        contributions = contributions_of_split(explainer, lambda: ds, len(network.classes), seed, advance)
-    found = specialization(contributions, permutations, seed)
+    tested = []
+    with progress(f"branches on {images.name}", 2 * len(explainers) * math.ceil(images.size / BATCH)) as advance:
+        for one in explainers:
+            contributions = contributions_of_split(one, lambda: ds, len(network.classes), seed, advance)
+            tested.append(specialization(contributions, permutations, seed))
     out.mkdir(parents=True, exist_ok=True)
-    explained = ExplainedSplit(out / PAGE, explainer.blocks, found)
+    found = tested[0]
+    explained = ExplainedSplit(out / PAGE, explainer.blocks, found, tested[1] if check else None)
     _write_csv(out / CSV, explained, network.classes)
     figures.save(heat_map(found, explainer.blocks, network.classes), out / FIGURE)
     values_of_page = {
         "title": f"What the branches of {network.name} do",
         "head": head,
         "split": images.name,
-        "images": len(contributions.labels),
+        "images": images.size,
         "permutations": permutations,
         "limit": SIGNIFICANT,
-        "specialized": explained.specialized,
+        "summary": explained.summary(),
         "figure": embed("mean share of each branch, by class", "", (out / FIGURE).read_bytes()),
         "rows": _rows(explained, network.classes),
     }
     write_text(out / PAGE, render(TEMPLATE, **values_of_page))
     return explained
+
+
+def _sentence(found: Specialization) -> str:
+    specialized, gains = int((found.adjusted < SIGNIFICANT).sum()), found.gains[..., found.images > 0]
+    return (
+        f"{specialized} of {found.p.size} branches are specialized (adjusted p < {SIGNIFICANT}), with a mean spread of "
+        f"{found.spread.mean():.3f}; {(gains > 0).mean():.0%} of the gains by branch and class are positive."
+    )
 
 
 def _write_csv(path: Path, explained: ExplainedSplit, classes: list[str]) -> None:
