@@ -173,15 +173,17 @@ class Predict:
 
 @dataclasses.dataclass
 class Visualize:
-    """Render what each channel of a layer responds to most, and write the images and a page of them."""
+    """Render what each channel of some layers responds to most, and write the images and a page of them."""
 
     model: RunPath
     """Folder of the run, or a .keras file."""
-    layer: str = "inception_4d"
-    """A block (inception_4d), a convolution (conv2_3x3, inception_4d_5x5), either with _pre_relu behind it, or a head's
-    main_logits; Lucid's names (mixed4d) are taken too."""
+    layer: tuple[str, ...] = ("inception_4d",)
+    """Layers: a block (inception_4d), a convolution (conv2_3x3, inception_4d_5x5), either with _pre_relu behind it, or
+    a head's main_logits; Lucid's names (mixed4d) are taken too. all: the nine blocks."""
     channels: str | None = None
-    """Channels to render, such as 0-63,70; none: all. The same command resumes, and renders none again."""
+    """Channels of each layer, such as 0-63,70; none: all. The same command resumes, and renders none again."""
+    per_branch: Annotated[int | None, POSITIVE] = None
+    """Render so many channels from the beginning of each branch of a block instead."""
     out: Path | None = None
     """Folder for the images and index.html; none: visualizations/MODEL."""
     size: Annotated[int | None, POSITIVE] = None

@@ -24,6 +24,7 @@ from training.evaluation.evaluate import common_split
 from training.trained_network import TrainedNetwork
 
 EXAMPLES, BATCH = "examples.json", 64
+TOP = 3  # classes that a channel serves
 TILE = 64  # pixels of an example on the page
 
 
@@ -47,7 +48,8 @@ def write_examples(
     folder: Path, source: TrainedNetwork, layer: str, images: Split, count: int, progress: Progress = no_progress
 ) -> None:
     """Writes the best examples of every channel of a layer, unless they are there: `examples/0012.png`, and last
-    `examples.json`, with {channel: [[image, value, row, column, class], ...]} and what it was made of.
+    `examples.json`, with {channel: [[image, value, row, column, class], ...]}, {channel: [[class, mean activation],
+    ...]} of the three classes with the largest, and what it was made of.
 
     Raises:
         UserError: a split without images.
@@ -55,7 +57,7 @@ def write_examples(
     if not images.size:
         raise UserError(f"Expected images in {images.name!r}; Received: none.")
     wanted = {"split": images.name, "count": count, "images": images.size}
-    if read_examples(folder).items() >= wanted.items():
+    if (there := read_examples(folder)).items() >= wanted.items() and "classes" in there:
         return
     spec, ds = source.model.spec, decoded_images(source, images)
     features = inference_features(source.model, [layer])
@@ -75,7 +77,12 @@ def write_examples(
         str(channel): [[*example[:4], source.classes[example.label]] for example in found.of(channel)]
         for channel in channels
     }
-    write_json(folder / EXAMPLES, {**wanted, "best_mean": found.best_mean.tolist(), "channels": listed})
+    classes = {
+        str(channel): [(source.classes[label], mean) for label, mean in found.best_classes(channel, TOP)]
+        for channel in channels
+    }
+    means = {"best_mean": found.best_mean.tolist(), "classes": classes}
+    write_json(folder / EXAMPLES, {**wanted, **means, "channels": listed})
 
 
 def read_examples(folder: Path) -> dict[str, Any]:

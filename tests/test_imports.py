@@ -47,6 +47,7 @@ ORDER = {
     ],
     "interpretability": [
         {"gradients", "relu_gradient", "colors", "interpolation", "layer_names", "progress", "image_files"},
+        {"channels", "drawing"},
         {"saliency_patches"},
         {"parameterizations", "objectives", "page", "receptive_field"},
         {"transforms", "network", "examples"},
