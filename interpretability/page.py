@@ -32,8 +32,8 @@ class Size(NamedTuple):
     pixels: int
 
 
-# From the best one down, until a page is below the limit. A thousand channels with 6 examples each take at 128 pixels
-# about 17 MB with the first and 4 MB with the last.
+# From the best one down, until a page is below the limit. A channel with 6 examples at 128 pixels takes of photographs
+# 15 kB with the first and 2 kB with the last; of noise, the worst case, 39 and 2.
 SIZES = (Size(80, 256), Size(60, 128), Size(50, 96), Size(30, 64), Size(30, 32))
 
 
