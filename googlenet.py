@@ -31,7 +31,7 @@ SHOWN = "ranges shown"  # a marker
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
 RunPath = tyro.conf.Positional[Path]
 SPLIT_ONLY = ("branches", "split", "permutations")  # arguments of `explain --branches`
-IMAGES_ONLY = ("images", "methods", "target", "ablation")  # those of `explain` without it
+IMAGES_ONLY = ("images", "methods", "target")  # those of `explain` without it
 LAUNCHABLE = ("train", "tune")  # the subcommands that can run as one process of a cluster
 DEFECT_STATUS = 70  # EX_SOFTWARE of sysexits.h
 RENAMED = {"normalisation": "normalization"}  # values of --also that earlier releases spelled in another way
@@ -233,7 +233,8 @@ class Explain:
     """Check the methods on these images: deletion and insertion, and correlation with maps of random weights. With
     --branches: show what random weights give there."""
     ablation: bool = False
-    """Also show how far the logit falls when the output of a branch is set to zero, each branch's in turn."""
+    """Also show how far the logit falls when the output of a branch is set to zero, each branch's in turn. With
+    --branches: measure contributions so, instead of by activation x gradient."""
     branches: bool = False
     """Explain a split of the run instead of images: what each branch contributes to each class, with p-values."""
     split: str | None = None

@@ -2,7 +2,13 @@ from . import objectives, parameterizations, transforms
 from .attribution import Attribution, Explainer, attribute
 from .branches import BranchContributions, BranchExplainer, branch_contributions
 from .rendering import Renderer, Rendering, render
-from .specialization import Specialization, SplitContributions, contributions_of_split, specialization
+from .specialization import (
+    Specialization,
+    SplitContributions,
+    ablations_of_split,
+    contributions_of_split,
+    specialization,
+)
 
 __all__ = [
     "Attribution",
@@ -13,6 +19,7 @@ __all__ = [
     "Rendering",
     "Specialization",
     "SplitContributions",
+    "ablations_of_split",
     "attribute",
     "branch_contributions",
     "contributions_of_split",

@@ -17,7 +17,7 @@ from interpretability import gradients
 from interpretability.gates import gated, gates_with_one_shut, open_gates
 from interpretability.network import check_head, checked_classes, fixed_size, network_inputs
 
-ABLATION_BATCH = 16  # networks with one branch removed at a time
+BATCH = 16  # images at a time, whose feature maps are in memory
 
 
 class BranchContributions(NamedTuple):
@@ -96,14 +96,33 @@ class BranchExplainer:
     ) -> BranchContributions:
         """As `branch_contributions`."""
         inputs = network_inputs(self._spec, images, self._size)
-        logits = None if classes is not None else self._logits([inputs, open_gates(len(inputs), len(self.blocks))])
+        logits = None if classes is not None else self._logits_of(inputs, open_gates(len(self.blocks)))
         chosen = checked_classes(self._spec, len(inputs), classes, logits)
-        _, found, (values,) = self._gradient(
-            [open_gates(len(inputs), len(self.blocks))], inputs, chosen.astype("int32")
-        )
-        logits = np.asarray(found)
-        falls = np.stack([self._falls(*row) for row in zip(inputs, chosen, logits, strict=True)]) if ablation else None
-        return BranchContributions(self.blocks, np.asarray(values), falls, chosen, logits)
+        values, found = [], []
+        for x, numbers in zip(_parts(inputs), _parts(chosen.astype("int32")), strict=True):
+            _, part, (gradient,) = self._gradient([_repeated(open_gates(len(self.blocks)), len(x))], x, numbers)
+            values.append(np.asarray(gradient))
+            found.append(np.asarray(part))
+        falls = np.stack([one[..., number] for one, number in zip(self.falls(images), chosen)]) if ablation else None
+        return BranchContributions(self.blocks, np.concatenate(values), falls, chosen, np.concatenate(found))
+
+    def falls(self, images: np.ndarray) -> np.ndarray:
+        """How far the logit of each class falls when a branch's output is zero.
+
+        Args:
+            images: `(images, height, width, channels)` on the 0-255 scale.
+
+        Returns:
+            float32 `(images, blocks, 4, classes)`.
+        """
+        inputs = network_inputs(self._spec, images, self._size)
+        before, gates = self._logits_of(inputs, open_gates(len(self.blocks))), gates_with_one_shut(len(self.blocks))
+        after = np.stack([self._logits_of(inputs, gate) for gate in gates], axis=1)
+        return (before[:, None] - after).reshape(len(inputs), *gates.shape[1:], -1)
+
+    def _logits_of(self, inputs: np.ndarray, gates: np.ndarray) -> np.ndarray:
+        """Logits `(images, classes)` with the same gates for all images."""
+        return np.concatenate([self._logits([part, _repeated(gates, len(part))]) for part in _parts(inputs)])
 
     def _sum_of_logits(self, network: gradients.Network, arrays: Sequence[Any], inputs: Any, classes: Any) -> Any:
         """The sum of the chosen logits, and these."""
@@ -112,15 +131,16 @@ class BranchExplainer:
         logits = ops.take_along_axis(network([inputs, arrays[0]]), classes[:, None], axis=1)[:, 0]
         return ops.sum(logits), logits
 
-    def _falls(self, x: np.ndarray, number: int, logit: float) -> np.ndarray:
-        """`(blocks, 4)`: the fall of a logit of one normalized image by each branch's ablation."""
-        gates = gates_with_one_shut(len(self.blocks))
-        parts = [gates[start : start + ABLATION_BATCH] for start in range(0, len(gates), ABLATION_BATCH)]
-        after = [self._logits([np.repeat(x[None], len(part), axis=0), part])[:, number] for part in parts]
-        return (logit - np.concatenate(after)).reshape(gates.shape[1:])
-
 
 def shares(values: np.ndarray) -> np.ndarray:
     """Contributions `(..., blocks, 4)` over the sum of their block's absolute ones, -1 to 1; zero where all are."""
     total = np.abs(values).sum(axis=-1, keepdims=True)
     return np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+
+
+def _parts(array: np.ndarray) -> list[np.ndarray]:
+    return [array[start : start + BATCH] for start in range(0, len(array), BATCH)]
+
+
+def _repeated(gates: np.ndarray, images: int) -> np.ndarray:
+    return np.repeat(gates[None], images, axis=0)

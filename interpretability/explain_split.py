@@ -16,7 +16,13 @@ from interpretability.branches import BranchExplainer
 from interpretability.checks import randomized
 from interpretability.example_files import BATCH, decoded_images, example_images
 from interpretability.progress import Progress, no_progress
-from interpretability.specialization import PERMUTATIONS, Specialization, contributions_of_split, specialization
+from interpretability.specialization import (
+    PERMUTATIONS,
+    Specialization,
+    ablations_of_split,
+    contributions_of_split,
+    specialization,
+)
 from training.report import figures
 from training.report.page import embed, render
 from training.trained_network import read_trained
@@ -28,6 +34,7 @@ COLUMNS = (
     *("spread", "p", "p_adjusted"),
 )
 TOP = 3
+MEASURES = {False: "the sum of its activations times their gradients", True: "how far it falls when its output is zero"}
 
 
 class ExplainedSplit(NamedTuple):
@@ -59,6 +66,7 @@ def explain_split(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
     check: bool = False,
+    ablation: bool = False,
     progress: Progress = no_progress,
 ) -> ExplainedSplit:
     """Tests which branches are specialized, and writes `branches.csv`, `branches.png` and the page `branches.html`,
@@ -71,6 +79,7 @@ def explain_split(
         out: folder; None for `explanations/SOURCE`.
         permutations: as of `specialization`, like `seed`.
         check: whether to do the same with random weights too: what a network finds there was not learnt.
+        ablation: whether to measure contributions by ablation instead of activation x gradient.
         progress: see `visualize`.
 
     Raises:
@@ -89,10 +98,13 @@ def explain_split(
         raise UserError(f"Expected images in {images.name!r}; Received: none.")
     explainers = [explainer, BranchExplainer(randomized(network.model, head, "all"), head)] if check else [explainer]
     ds = decoded_images(network, images).batch(BATCH).prefetch(1)
-    tested = []
-    with progress(f"branches on {images.name}", 2 * len(explainers) * math.ceil(images.size / BATCH)) as advance:
+    tested, passes = [], (1 if ablation else 2) * len(explainers)
+    with progress(f"branches on {images.name}", passes * math.ceil(images.size / BATCH)) as advance:
         for one in explainers:
-            contributions = contributions_of_split(one, lambda: ds, len(network.classes), seed, advance)
+            if ablation:
+                contributions = ablations_of_split(one, ds, advance)
+            else:
+                contributions = contributions_of_split(one, lambda: ds, len(network.classes), seed, advance)
             tested.append(specialization(contributions, permutations, seed))
     out.mkdir(parents=True, exist_ok=True)
     found = tested[0]
@@ -102,6 +114,7 @@ def explain_split(
     values_of_page = {
         "title": f"What the branches of {network.name} do",
         "head": head,
+        "measure": MEASURES[ablation],
         "split": images.name,
         "images": images.size,
         "permutations": permutations,

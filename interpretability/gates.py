@@ -64,9 +64,9 @@ def gated(model: GoogLeNet, head: str) -> GatedNetwork:
     return GatedNetwork(inference_copy(both, call, [image, gates]), tuple(blocks))
 
 
-def open_gates(images: int, blocks: int) -> np.ndarray:
-    """Gates of one: float32 `(images, blocks, 4)`."""
-    return np.ones((images, blocks, len(BRANCHES)), "float32")
+def open_gates(blocks: int) -> np.ndarray:
+    """Gates of one: float32 `(blocks, 4)`."""
+    return np.ones((blocks, len(BRANCHES)), "float32")
 
 
 def gates_with_one_shut(blocks: int) -> np.ndarray:

@@ -139,12 +139,12 @@ def network_inputs(spec: Spec, images: np.ndarray, size: tuple[int, int] | None)
         size: height and width, where only one size is taken.
 
     Raises:
-        UserError: images of another shape.
+        UserError: no image, or images of another shape.
     """
     images = np.asarray(images)
     expected = (*(size or images.shape[1:3]), spec.input_shape[2])
-    if images.ndim != 4 or images.shape[1:] != expected:
-        raise UserError(f"Expected images of shape {('images', *expected)}; Received: {images.shape}.")
+    if images.ndim != 4 or images.shape[1:] != expected or not len(images):
+        raise UserError(f"Expected images of shape {('images', *expected)}, at least one; Received: {images.shape}.")
     return np.asarray(normalize(images, spec.pixels), "float32")
 
 

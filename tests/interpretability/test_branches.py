@@ -8,7 +8,7 @@ from keras import ops
 from inception_v1 import GoogLeNet
 from inception_v1.errors import UserError
 from inception_v1.fold_batchnorm import inference_copy
-from interpretability import BranchExplainer, branch_contributions
+from interpretability import BranchExplainer, ablations_of_split, branch_contributions, branches
 from interpretability.branches import shares
 from interpretability.gradients import inference, value_and_gradient
 from tests.helpers.networks import patch_images, trained_network
@@ -59,6 +59,8 @@ def test_contributions_of_a_block_add_up_to_its_activation_times_gradient(networ
         explainer(IMAGES, [1])
     with pytest.raises(UserError, match=r"Expected images of shape \('images', 64, 64, 3\)"):
         explainer(IMAGES[:, :, :, :1])
+    with pytest.raises(UserError, match="at least one; Received: \\(0, 64"):
+        explainer(IMAGES[:0])
 
 
 def test_ablation_is_the_logits_fall_without_the_branch(network, explainer):
@@ -73,6 +75,17 @@ def test_ablation_is_the_logits_fall_without_the_branch(network, explainer):
     conv.set_weights(weights)
     assert abs(fall) > 1e-3
     np.testing.assert_allclose(found.ablation[0, found.blocks.index("inception_4c"), 1], fall, rtol=0, atol=1e-4)
+
+
+def test_ablations_of_a_split_compare_each_class_with_the_average_image(explainer, monkeypatch):
+    images, labels = patch_images(5, 64, 64, 3), np.array([1, 0, 6, 6, 1])
+    found = ablations_of_split(explainer, [(images[:3], labels[:3]), (images[3:], labels[3:])])
+    monkeypatch.setattr(branches, "BATCH", 2)
+    falls = explainer.falls(images)
+    assert found.labels.tolist() == labels.tolist()
+    for image, label in enumerate(labels):
+        np.testing.assert_allclose(found.values[image], falls[image, ..., label], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found.reference[6], falls[..., 6].mean(axis=0), rtol=0, atol=1e-4)
 
 
 @pytest.mark.every_backend

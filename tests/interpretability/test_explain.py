@@ -94,7 +94,7 @@ def test_branches_are_tested_on_a_split(tmp_path, data_dir, capsys, computed):
     capsys.readouterr()
     for flags, message in (
         ([str(run), "a.png", "--branches"], "Expected no images with --branches"),
-        ([str(run), "--branches", "--ablation"], "Expected no --ablation with --branches"),
+        ([str(run), "--branches", "--target", "3"], "Expected no --target with --branches"),
         ([str(run), "a.png", "--split", "test"], "Expected no --split without --branches"),
         ([str(run), "--branches", "--head", "aux3"], "aux3"),
         ([str(run), "--branches", "--split", "no"], "no"),
