@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +30,8 @@ FLAGS = tyro.constructors.ConstructorRegistry()
 SHOWN = "ranges shown"  # a marker
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
 RunPath = tyro.conf.Positional[Path]
+SPLIT_ONLY = ("branches", "split", "permutations")  # arguments of `explain --branches`
+IMAGES_ONLY = ("images", "methods", "target")  # those of `explain` without it
 LAUNCHABLE = ("train", "tune")  # the subcommands that can run as one process of a cluster
 DEFECT_STATUS = 70  # EX_SOFTWARE of sysexits.h
 RENAMED = {"normalisation": "normalization"}  # values of --also that earlier releases spelled in another way
@@ -171,15 +173,17 @@ class Predict:
 
 @dataclasses.dataclass
 class Visualize:
-    """Render what each channel of a layer responds to most, and write the images and a page of them."""
+    """Render what each channel of some layers responds to most, and write the images and a page of them."""
 
     model: RunPath
     """Folder of the run, or a .keras file."""
-    layer: str = "inception_4d"
-    """A block (inception_4d), a convolution (conv2_3x3, inception_4d_5x5), either with _pre_relu behind it, or a head's
-    main_logits; Lucid's names (mixed4d) are taken too."""
+    layer: tuple[str, ...] = ("inception_4d",)
+    """Layers: a block (inception_4d), a convolution (conv2_3x3, inception_4d_5x5), either with _pre_relu behind it, or
+    a head's main_logits; Lucid's names (mixed4d) are taken too. all: the nine blocks."""
     channels: str | None = None
-    """Channels to render, such as 0-63,70; none: all. The same command resumes, and renders none again."""
+    """Channels of each layer, such as 0-63,70; none: all. The same command resumes, and renders none again."""
+    per_branch: Annotated[int | None, POSITIVE] = None
+    """Render so many channels from the beginning of each branch of a block instead."""
     out: Path | None = None
     """Folder for the images and index.html; none: visualizations/MODEL."""
     size: Annotated[int | None, POSITIVE] = None
@@ -204,12 +208,13 @@ class Visualize:
 
 @dataclasses.dataclass
 class Explain:
-    """Draw which pixels the predictions for images come from, as heat maps on a page."""
+    """Draw which pixels and branches the predictions for images come from, or with --branches which classes each branch
+    serves."""
 
     model: RunPath
     """Folder of the run, or a .keras file."""
     images: tyro.conf.Positional[tuple[str, ...]]
-    """Image files: JPEG, PNG, GIF, BMP or WebP."""
+    """Image files: JPEG, PNG, GIF, BMP or WebP. Not with --branches."""
     methods: Annotated[
         tuple[Literal["cam", "gradcam", "integrated_gradients", "guided_ig", "smoothgrad", "xrai", "occlusion"], ...]
         | None,
@@ -225,7 +230,17 @@ class Explain:
     seed: int = 0
     """Seed of the noise of smoothgrad."""
     check: bool = False
-    """Check the methods on these images: deletion and insertion, and correlation with maps of random weights."""
+    """Check the methods on these images: deletion and insertion, and correlation with maps of random weights. With
+    --branches: show what random weights give there."""
+    ablation: bool = False
+    """Also show how far the logit falls when the output of a branch is set to zero, each branch's in turn. With
+    --branches: measure contributions so, instead of by activation x gradient."""
+    branches: bool = False
+    """Explain a split of the run instead of images: what each branch contributes to each class, with p-values."""
+    split: str | None = None
+    """TFDS split of --branches, e.g. train[:500]; none: the run's test split."""
+    permutations: Annotated[int, POSITIVE] = 999
+    """Permutations of the labels for the p-values of --branches."""
 
 
 @dataclasses.dataclass
@@ -739,11 +754,33 @@ def _explain(command: Explain, argv: list[str]) -> None:
     from interpretability.explain import explain
     from interpretability.progress import show_progress
 
-    arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    if command.branches:
+        return _explain_split(command)
+    arguments = _arguments_of(command, SPLIT_ONLY, "without --branches")
     found = explain(arguments.pop("model"), arguments.pop("images"), **arguments, progress=show_progress)
     for method, check in found.checks.items():
         print(f"{method}: {', '.join(f'{name} {value:.3f}' for name, value in check._asdict().items())}")
     print(found.page)
+
+
+def _explain_split(command: Explain) -> None:
+    from interpretability.explain_split import explain_split
+    from interpretability.progress import show_progress
+
+    arguments = _arguments_of(command, IMAGES_ONLY, "with --branches")
+    del arguments["branches"]
+    found = explain_split(arguments.pop("model"), **arguments, progress=show_progress)
+    print(*found.summary(), found.page, sep="\n")
+
+
+def _arguments_of(command: Any, others: Sequence[str], where: str) -> dict[str, Any]:
+    """The fields of a command but some. Raises UserError where one of these was given."""
+    fields = {field.name: field.default for field in dataclasses.fields(command)}
+    given = [name for name in others if getattr(command, name) not in ((), fields[name])]
+    if given:
+        flags = ", ".join(name if name == "images" else f"--{name}" for name in given)
+        raise UserError(f"Expected no {flags} {where}; Received: {getattr(command, given[0])}.")
+    return {name: getattr(command, name) for name in fields if name not in others}
 
 
 def _export(command: Export, argv: list[str]) -> None:

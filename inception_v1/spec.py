@@ -43,6 +43,8 @@ BLOCKS = {
     "5b": Widths(384, 192, 384, 48, 128, 128),  #                  7x7x1024
 }
 
+BRANCHES = ("1x1", "3x3", "5x5", "pool")  # of a block, in the order in which it concatenates them
+
 # Section 5: the auxiliary classifiers sit on the outputs of 4a and 4d, and their losses count 0.3.
 AUX_TAPS = {"aux1": "4a", "aux2": "4d"}
 LOSS_WEIGHTS = {"main": 1.0, "aux1": 0.3, "aux2": 0.3}

@@ -39,13 +39,13 @@ def check_attributions(
 ) -> dict[str, Check]:
     """Checks methods of `attribute` on images; arguments as there."""
     explainer = Explainer(model, head)
-    randomized = [Explainer(_randomized(model, head, layers), head) for layers in ("classifier", "all")]
+    random_ones = [Explainer(randomized(model, head, layers), head) for layers in ("classifier", "all")]
     checks = {}
     for method in methods:
         found = explainer.attribute(images, method, seed=seed)
         maps = np.stack([_resized(one, images.shape[1:3]) for one in found.maps])
         curves = [curve(explainer, model.spec.pixels, *row) for row in zip(images, maps, found.classes, strict=True)]
-        others = [one.attribute(images, method, found.classes.tolist(), seed).maps for one in randomized]
+        others = [one.attribute(images, method, found.classes.tolist(), seed).maps for one in random_ones]
         correlations = [
             float(np.mean([rank_correlation(np.abs(a), np.abs(b)) for a, b in zip(found.maps, other, strict=True)]))
             for other in others
@@ -86,7 +86,7 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(spearmanr(one.ravel(), other.ravel()).statistic)
 
 
-def _randomized(model: GoogLeNet, head: str, layers: str) -> GoogLeNet:
+def randomized(model: GoogLeNet, head: str, layers: str) -> GoogLeNet:
     """A copy with new random weights in a head's classifier, or in all layers; batch normalization keeps its own."""
     with precision("float32"):
         copy = GoogLeNet(**model.spec.to_dict())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from inception_v1 import GoogLeNet
 from inception_v1.atomic_files import write_json
@@ -23,6 +24,7 @@ from training.evaluation.evaluate import common_split
 from training.trained_network import TrainedNetwork
 
 EXAMPLES, BATCH = "examples.json", 64
+TOP = 3  # classes that a channel serves
 TILE = 64  # pixels of an example on the page
 
 
@@ -32,24 +34,32 @@ def example_images(source: TrainedNetwork, split: str | None) -> Split:
     return common_split([source.run], split)
 
 
+def decoded_images(source: TrainedNetwork, images: Split) -> tf.data.Dataset:
+    """(image uint8 `(size, size, channels)`, label), as evaluation sees them before they are normalized."""
+    assert source.run is not None
+    size, channels = (
+        source.model.spec.input_shape[0] or source.run.recipe().image_size,
+        source.model.spec.input_shape[2],
+    )
+    return images.encoded_images().map(lambda encoded, label: (decode(encoded, size, channels), label), CORES)
+
+
 def write_examples(
     folder: Path, source: TrainedNetwork, layer: str, images: Split, count: int, progress: Progress = no_progress
 ) -> None:
     """Writes the best examples of every channel of a layer, unless they are there: `examples/0012.png`, and last
-    `examples.json`, with {channel: [[image, value, row, column, class], ...]} and what it was made of.
+    `examples.json`, with {channel: [[image, value, row, column, class], ...]}, {channel: [[class, mean activation],
+    ...]} of the three classes with the largest, and what it was made of.
 
     Raises:
         UserError: a split without images.
     """
     if not images.size:
         raise UserError(f"Expected images in {images.name!r}; Received: none.")
-    assert source.run is not None
     wanted = {"split": images.name, "count": count, "images": images.size}
-    if read_examples(folder).items() >= wanted.items():
+    if (there := read_examples(folder)).items() >= wanted.items() and "classes" in there:
         return
-    spec = source.model.spec
-    size = spec.input_shape[0] or source.run.recipe().image_size
-    ds = images.encoded_images().map(lambda encoded, label: (decode(encoded, size, spec.input_shape[2]), label), CORES)
+    spec, ds = source.model.spec, decoded_images(source, images)
     features = inference_features(source.model, [layer])
     with progress(f"examples of {layer}", math.ceil(images.size / BATCH)) as advance:
 
@@ -67,7 +77,12 @@ def write_examples(
         str(channel): [[*example[:4], source.classes[example.label]] for example in found.of(channel)]
         for channel in channels
     }
-    write_json(folder / EXAMPLES, {**wanted, "best_mean": found.best_mean.tolist(), "channels": listed})
+    classes = {
+        str(channel): [(source.classes[label], mean) for label, mean in found.best_classes(channel, TOP)]
+        for channel in channels
+    }
+    means = {"best_mean": found.best_mean.tolist(), "classes": classes}
+    write_json(folder / EXAMPLES, {**wanted, **means, "channels": listed})
 
 
 def read_examples(folder: Path) -> dict[str, Any]:

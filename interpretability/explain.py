@@ -13,7 +13,10 @@ from inception_v1.atomic_files import check_folder, write_text
 from inception_v1.errors import UserError
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import check_choice
+from inception_v1.summary import BRANCH_COLORS
 from interpretability.attribution import METHODS, Attribution, Explainer
+from interpretability.branch_figures import branch_figures, branch_rows
+from interpretability.branches import BranchContributions, BranchExplainer
 from interpretability.checks import Check, check_attributions
 from interpretability.gradients import inference
 from interpretability.image_files import as_image, webp_address, write_image
@@ -36,11 +39,13 @@ class Explanation(NamedTuple):
     Attributes:
         page: its path.
         found: {method: `Attribution` of all images}.
+        branches: contributions of the branches.
         checks: {method: `Check`}; empty unless asked for.
     """
 
     page: Path
     found: dict[str, Attribution]
+    branches: BranchContributions
     checks: dict[str, Check]
 
 
@@ -53,9 +58,12 @@ def explain(
     out: Path | None = None,
     seed: int = 0,
     check: bool = False,
+    ablation: bool = False,
     progress: Progress = no_progress,
 ) -> Explanation:
     """Explains a head's predictions for image files, and writes heat maps and a page that needs no other file.
+
+    The page also shows how much each branch of each block contributes (see `branch_contributions`).
 
     Args:
         source: folder of a run, or a `.keras` file.
@@ -68,6 +76,7 @@ def explain(
             `explanations/SOURCE`.
         seed: of what methods draw.
         check: whether to check the methods on these images too (see `check_attributions`).
+        ablation: whether to set each branch's output to zero too.
         progress: see `visualize`.
 
     Raises:
@@ -88,10 +97,12 @@ def explain(
     classes = None if target is None else [class_number(network, target)] * len(images)
     found: dict[str, Attribution] = {}
     explainer = Explainer(network.model, head)
-    with progress("explaining", len(methods)) as advance:
+    with progress("explaining", len(methods) + 1) as advance:
         for method in methods:
             found[method] = explainer.attribute(images, method, classes, seed)
             advance()
+        branches = BranchExplainer(network.model, head)(images, classes, ablation)
+        advance()
     checks = check_attributions(network.model, images, methods, head, seed) if check else {}
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -99,12 +110,13 @@ def explain(
         drawn = {method: overlay(image, one.maps[number]) for method, one in found.items()}
         for method, pixels in drawn.items():
             write_image(out / f"{number}-{method}.png", pixels)
-        explained = network.classes[next(iter(found.values())).classes[number]]
-        shown = {"image": _data(_enlarged(image)), "maps": {method: _data(pixels) for method, pixels in drawn.items()}}
+        explained = network.classes[branches.classes[number]]
+        shown: dict[str, Any] = {"branches": branch_rows(branches, number), "figures": branch_figures(branches, number)}
+        shown |= {"image": _data(_enlarged(image)), "maps": {method: _data(pixels) for method, pixels in drawn.items()}}
         rows.append({"file": str(file), "predictions": best, "explained": explained, **shown})
-    title = f"Which pixels the predictions of {network.name} come from"
-    write_text(out / PAGE, render(TEMPLATE, title=title, head=head, rows=rows))
-    return Explanation(out / PAGE, found, checks)
+    title = f"Where the predictions of {network.name} come from"
+    write_text(out / PAGE, render(TEMPLATE, title=title, head=head, rows=rows, colors=BRANCH_COLORS))
+    return Explanation(out / PAGE, found, branches, checks)
 
 
 def class_number(source: TrainedNetwork, target: str) -> int:

@@ -37,7 +37,8 @@ def value_and_gradient(function: Function, model: keras.Model, any_shape: bool =
 def inference(model: keras.Model) -> Callable[[Any], Any]:
     """A compiled function from a batch to what `model` computes of it for inference, as NumPy arrays.
 
-    Unlike `predict_on_batch` it is traced once for batches of all sizes on TensorFlow.
+    Of a model with several inputs the batch is a list. Unlike `predict_on_batch` it is traced once for batches of all
+    sizes on TensorFlow.
     """
     if keras.backend.backend() == "jax":
         import jax
@@ -46,9 +47,14 @@ def inference(model: keras.Model) -> Callable[[Any], Any]:
         return lambda batch: jax.tree.map(np.asarray, step(_weights_of(model), batch))
     import tensorflow as tf
 
-    signature = [tf.TensorSpec(model.input.shape, tf.float32)]
+    signature = [tf.nest.map_structure(lambda one: tf.TensorSpec(one.shape, tf.float32), model.input)]
     traced = tf.function(functools.partial(model, training=False), input_signature=signature, autograph=False)
-    return lambda batch: tf.nest.map_structure(np.asarray, traced(tf.convert_to_tensor(batch, tf.float32)))
+
+    def call(batch: Any) -> Any:
+        tensors = tf.nest.map_structure(lambda one: tf.convert_to_tensor(one, tf.float32), batch)
+        return tf.nest.map_structure(np.asarray, traced(tensors))
+
+    return call
 
 
 def check_backend() -> None:

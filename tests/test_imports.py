@@ -22,7 +22,7 @@ ORDER = {
     "inception_v1": [
         {"errors", "registration"},
         {"spec", "atomic_files", "keras_patches", "extras"},
-        {"cost", "layers", "tensorflow_layers", "losses", "preprocessing"},
+        {"cost", "layers", "tensorflow_layers", "losses", "preprocessing", "layout"},
         {"model", "summary"},
         {"weights", "fold_batchnorm"},
         {"builder"},
@@ -47,12 +47,15 @@ ORDER = {
     ],
     "interpretability": [
         {"gradients", "relu_gradient", "colors", "interpolation", "layer_names", "progress", "image_files"},
+        {"channels", "drawing"},
         {"saliency_patches"},
         {"parameterizations", "objectives", "page", "receptive_field"},
         {"transforms", "network", "examples"},
-        {"rendering", "example_files", "attribution"},
-        {"checks"},
-        {"visualize", "explain"},
+        {"rendering", "example_files", "attribution", "gates"},
+        {"checks", "branches"},
+        {"specialization"},
+        {"branch_figures"},
+        {"visualize", "explain", "explain_split"},
     ],
 }
 OTHERS = {  # packages of this project that a package may import
