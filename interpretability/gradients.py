@@ -51,6 +51,37 @@ def inference(model: keras.Model) -> Callable[[Any], Any]:
     return lambda batch: tf.nest.map_structure(np.asarray, traced(tf.convert_to_tensor(batch, tf.float32)))
 
 
+def directional_derivative(model: keras.Model) -> Callable[[Sequence[Any], Sequence[Any]], np.ndarray]:
+    """A compiled function from inputs of `model` and changes of them to the change of its output, to first order.
+
+    One pass in forward mode (a Jacobian-vector product), whatever the number of outputs.
+
+    Raises:
+        UserError: Keras on another backend.
+    """
+    check_backend()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def change(weights: Any, inputs: Any, changes: Any) -> Any:
+            return jax.jvp(lambda *x: model.stateless_call(*weights, list(x), training=False)[0], inputs, changes)[1]
+
+        compiled = jax.jit(change)
+        return lambda inputs, changes: np.asarray(compiled(_weights_of(model), tuple(inputs), tuple(changes)))
+    import tensorflow as tf
+
+    def change_of_output(inputs: Any, changes: Any) -> Any:
+        with tf.autodiff.ForwardAccumulator(inputs, changes) as accumulator:
+            output = model(inputs, training=False)
+        return accumulator.jvp(output, unconnected_gradients="zero")
+
+    shapes = [tf.TensorSpec(x.shape, tf.float32) for x in model.inputs]
+    traced = tf.function(change_of_output, input_signature=(shapes, shapes), autograph=False)
+    return lambda inputs, changes: np.asarray(
+        traced(*([tf.convert_to_tensor(x, tf.float32) for x in part] for part in (inputs, changes)))
+    )
+
+
 def check_backend() -> None:
     """Raises UserError unless Keras is on a backend with gradients here."""
     if (backend := keras.backend.backend()) not in ("tensorflow", "jax"):
