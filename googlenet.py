@@ -224,6 +224,16 @@ class Explain:
     """Folder for the heat maps and index.html; none: explanations/MODEL."""
     seed: int = 0
     """Seed of the noise of smoothgrad."""
+    caricature: tuple[str, ...] = ()
+    """Layers whose caricature of each image to render: what they respond to in it, exaggerated."""
+    inversion: tuple[str, ...] = ()
+    """Layers to invert: images that have the activations of each image, and nothing else of it."""
+    factors: tuple[str, ...] = ()
+    """Layers whose activations to factorize into a few directions, shown over each image."""
+    count: Annotated[int, POSITIVE] = 6
+    """Factors of a layer."""
+    steps: Annotated[int, POSITIVE] = 512
+    """Optimization steps of caricatures, inversions and factors."""
     check: bool = False
     """Check the methods on these images: deletion and insertion, and correlation with maps of random weights."""
 
@@ -737,9 +747,12 @@ def _visualize(command: Visualize, argv: list[str]) -> None:
 
 def _explain(command: Explain, argv: list[str]) -> None:
     from interpretability.explain import explain
+    from interpretability.layer_figures import LayerFigures
     from interpretability.progress import show_progress
 
     arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    drawn = {name: arguments.pop(name) for name in ("caricature", "inversion", "factors", "count", "steps")}
+    arguments["layers"] = LayerFigures(**drawn, seed=command.seed)
     found = explain(arguments.pop("model"), arguments.pop("images"), **arguments, progress=show_progress)
     for method, check in found.checks.items():
         print(f"{method}: {', '.join(f'{name} {value:.3f}' for name, value in check._asdict().items())}")

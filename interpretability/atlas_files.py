@@ -38,6 +38,7 @@ TEMPLATE = Path(__file__).with_name("atlas.html.jinja")
 CELLS, PAGE = "cells.npz", "index.html"
 QUALITY = 80  # of the page's WebP images
 TOP, LEGEND = 3, 20  # classes that a cell, and the legend, name
+FEW = 12  # classes whose colors can be told apart
 
 
 def write_atlas(
@@ -148,7 +149,7 @@ def _page(folder: Path, network: TrainedNetwork, layer: str, cells: Cells, known
     strongest = cells.attributions.argmax(axis=1) if cells.attributions.size else np.zeros(0, int)
     numbers, counts = np.unique(strongest, return_counts=True)
     legend = [
-        {"name": network.classes[number], "hue": _hue(number), "count": count}
+        {"name": network.classes[number], "hue": _hue(number, len(network.classes)), "count": count}
         for number, count in sorted(zip(numbers.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
     ]
     typical = np.quantile(cells.counts, 0.9)
@@ -160,7 +161,7 @@ def _page(folder: Path, network: TrainedNetwork, layer: str, cells: Cells, known
                 "row": known["grid"] - row,
                 "count": int(cells.counts[number]),
                 "scale": round(100 * min(1.0, max(0.5, float(np.sqrt(cells.counts[number] / typical))))),
-                "hue": _hue(int(strongest[number])) if len(strongest) else None,
+                "hue": _hue(int(strongest[number]), len(network.classes)) if len(strongest) else None,
                 "classes": _classes(network, cells.attributions[number]),
                 "image": _data(image_path(folder, number)),
             }
@@ -175,9 +176,9 @@ def _classes(network: TrainedNetwork, attributions: np.ndarray) -> list[tuple[st
     return [(network.classes[number], float(attributions[number])) for number in order]
 
 
-def _hue(number: int) -> int:
-    """Of a class, in degrees: neighbors differ by the golden angle."""
-    return round(number * 137.508) % 360
+def _hue(number: int, classes: int) -> int:
+    """Of a class, in degrees: evenly spread where there are few, else neighbors differ by the golden angle."""
+    return 360 * number // classes if classes <= FEW else round(number * 137.508) % 360
 
 
 def _data(path: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from inception_v1 import GoogLeNet
 from inception_v1.errors import UserError
@@ -115,6 +116,13 @@ def check_layers(model: GoogLeNet, layers: Iterable[str]) -> None:
                 f"Expected a layer of {model.name}, such as 'inception_4d', 'conv2_3x3_pre_relu' or 'main_logits'; "
                 f"Received: {name!r}. Did you mean {near[0]!r}?"
             )
+
+
+def check_image(model: GoogLeNet, image: np.ndarray) -> None:
+    """Raises UserError unless an array is an image of a network's channels."""
+    channels = model.spec.input_shape[2]
+    if np.ndim(image) != 3 or np.shape(image)[2] != channels:
+        raise UserError(f"Expected an image (height, width, {channels}); Received: shape {np.shape(image)}.")
 
 
 def width_of(model: GoogLeNet, layer: str) -> int:

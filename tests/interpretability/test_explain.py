@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 import googlenet
-from interpretability.explain import overlay
+from interpretability.overlays import overlay
 from tests.helpers.networks import trained_network
 
 
