@@ -32,6 +32,8 @@ Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of 
 RunPath = tyro.conf.Positional[Path]
 LAUNCHABLE = ("train", "tune")  # the subcommands that can run as one process of a cluster
 DEFECT_STATUS = 70  # EX_SOFTWARE of sysexits.h
+ATLAS = ("atlas", "source", "grid", "neighbors", "whiten")  # fields of Visualize for an atlas
+CHANNELS_ALONE = ("channels", "transforms", "learning_rate", "tries", "examples")  # and those not for one
 RENAMED = {"normalisation": "normalization"}  # values of --also that earlier releases spelled in another way
 
 
@@ -171,7 +173,7 @@ class Predict:
 
 @dataclasses.dataclass
 class Visualize:
-    """Render what each channel of a layer responds to most, and write the images and a page of them."""
+    """Render what each channel of a layer responds to most, or an atlas of its activations, as images and a page."""
 
     model: RunPath
     """Folder of the run, or a .keras file."""
@@ -184,8 +186,8 @@ class Visualize:
     """Folder for the images and index.html; none: visualizations/MODEL."""
     size: Annotated[int | None, POSITIVE] = None
     """Height and width of the images; none: the network's, at most 128."""
-    steps: Annotated[int, POSITIVE] = 512
-    """Optimization steps of an image."""
+    steps: Annotated[int | None, POSITIVE] = None
+    """Optimization steps of an image; none: 512, of an atlas 128."""
     batch: Annotated[int, POSITIVE] = 16
     """Images that are rendered at a time."""
     seed: int = 0
@@ -199,7 +201,18 @@ class Visualize:
     examples: int | None = None
     """Images of the split that stand beside each rendered one; none: 6, of a .keras file 0."""
     split: str | None = None
-    """TFDS split of the examples, e.g. train[:500]; none: the run's test split."""
+    """TFDS split of the examples or of the atlas, e.g. train[:500]; none: the test split."""
+    atlas: bool = False
+    """Draw an activation atlas instead of the channels: activations of many images, laid out by UMAP and rendered."""
+    source: str | None = None
+    """Atlas: source of the images (digits, fashion_mnist, folder:PATH or a name of TensorFlow Datasets); none: the
+    run's."""
+    grid: Annotated[int, POSITIVE] = 10
+    """Atlas: rows and columns."""
+    neighbors: Annotated[int, POSITIVE] = 50
+    """Atlas: activations that UMAP keeps near each one."""
+    whiten: bool = True
+    """Atlas: render what sets each cell apart; --no-whiten: its mean activation itself."""
 
 
 @dataclasses.dataclass
@@ -734,8 +747,14 @@ def _visualize(command: Visualize, argv: list[str]) -> None:
     from interpretability.progress import show_progress
     from interpretability.visualize import visualize
 
+    if command.atlas:
+        _draw_atlas(command)
+        return
     arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
-    found = visualize(arguments.pop("model"), **arguments, progress=show_progress)
+    for name in ATLAS:
+        arguments.pop(name)
+    steps = arguments.pop("steps") or 512
+    found = visualize(arguments.pop("model"), **arguments, steps=steps, progress=show_progress)
     if found.above:
         above, channels = found.above
         print(
@@ -743,6 +762,30 @@ def _visualize(command: Visualize, argv: list[str]) -> None:
             "image of the split"
         )
     print(found.page)
+
+
+def _draw_atlas(command: Visualize) -> None:
+    from interpretability.atlas import STEPS, AtlasSettings
+    from interpretability.atlas_files import write_atlas
+    from interpretability.progress import show_progress
+
+    default = Visualize(command.model)
+    if given := [name for name in CHANNELS_ALONE if getattr(command, name) != getattr(default, name)]:
+        raise UserError(f"Expected --atlas, or flags of the channels' images; Received: both, with {', '.join(given)}.")
+    settings = AtlasSettings(
+        grid=command.grid,
+        neighbors=command.neighbors,
+        whiten=command.whiten,
+        size=command.size,
+        steps=command.steps or STEPS,
+        seed=command.seed,
+    )
+    images = {"images": command.source, "split": command.split}
+    print(
+        write_atlas(
+            command.model, command.layer, command.out, settings, command.batch, **images, progress=show_progress
+        )
+    )
 
 
 def _explain(command: Explain, argv: list[str]) -> None:

@@ -9,6 +9,7 @@ from keras import ops
 
 from inception_v1 import GoogLeNet
 from inception_v1.errors import UserError
+from inception_v1.spec import smallest_input
 from interpretability import objectives
 from interpretability.activation_samples import Samples, sample_activations
 from interpretability.atlas_layout import (
@@ -60,6 +61,13 @@ class AtlasSettings:
     most: int = 100_000
     seed: int = 0
 
+    def complete(self, model: GoogLeNet) -> "AtlasSettings":
+        """These settings with a size. Raises UserError where the network takes no icons of that size."""
+        size, smallest = self.size or min(ICON, default_size(model)), smallest_input(model.spec)
+        if size < smallest:
+            raise UserError(f"Expected icons of at least {smallest} pixels for this network; Received: {size}.")
+        return dataclasses.replace(self, size=size)
+
     def check(self, images: int | None = None) -> None:
         """Raises UserError for numbers out of range, or too few images."""
         if min(self.grid, self.steps, self.most, self.size or 1) < 1 or self.min_dist < 0 or self.cossim_pow < 0:
@@ -105,7 +113,7 @@ def atlas(
         UserError: an unknown layer, no more images than UMAP's neighbors, a grid whose cells all hold too few
             activations, or what `render` raises.
     """
-    settings = settings or AtlasSettings()
+    settings = (settings or AtlasSettings()).complete(model)
     settings.check()
     check_backend()
     check_layers(model, [layer])
@@ -137,7 +145,7 @@ class IconRenderer:
         model: the network.
         layer: our name.
         cells: of the atlas.
-        settings: its settings.
+        settings: its settings, complete.
         batch: icons at a time.
 
     Attributes:
@@ -148,13 +156,13 @@ class IconRenderer:
     """
 
     def __init__(self, model: GoogLeNet, layer: str, cells: Cells, settings: AtlasSettings, batch: int) -> None:
-        size = settings.size or min(ICON, default_size(model))
+        assert settings.size is not None
 
         def objective(numbers: Any) -> objectives.Objective:
             chosen = ops.take(cells.directions, numbers, axis=0)
             return objectives.directions(layer, chosen, settings.cossim_pow, center=True)
 
-        self._render = NumberedRenderer(model, objective, size, batch, icon_transforms(size))
+        self._render = NumberedRenderer(model, objective, settings.size, batch, icon_transforms(settings.size))
         self.settings, self.batch = settings, batch
 
     def __call__(self, numbers: Sequence[int], advance: Callable[[], None] = lambda: None) -> np.ndarray:

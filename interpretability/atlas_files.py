@@ -14,7 +14,7 @@ from PIL import Image
 from inception_v1.atomic_files import atomic_file, check_folder, write_json, write_text
 from inception_v1.errors import UserError
 from interpretability.activation_samples import sample_activations
-from interpretability.atlas import BATCH, ICON, AtlasSettings, IconRenderer, lay_out
+from interpretability.atlas import BATCH, AtlasSettings, IconRenderer, lay_out
 from interpretability.atlas_layout import Cells
 from interpretability.example_files import pixel_batches, source_images
 from interpretability.image_files import (
@@ -29,13 +29,13 @@ from interpretability.image_files import (
 from interpretability.layer_names import own_name
 from interpretability.network import check_layers
 from interpretability.progress import Progress, no_progress
-from interpretability.rendering import default_size
 from training.data.split import Split
 from training.report.page import render
 from training.trained_network import TrainedNetwork, read_trained
 
 TEMPLATE = Path(__file__).with_name("atlas.html.jinja")
 CELLS, PAGE = "cells.npz", "index.html"
+READ = 64  # images whose activations are computed at a time
 QUALITY = 80  # of the page's WebP images
 TOP, LEGEND = 3, 20  # classes that a cell, and the legend, name
 FEW = 12  # classes whose colors can be told apart
@@ -75,7 +75,7 @@ def write_atlas(
     check_layers(network.model, [layer])
     if batch < 1:
         raise UserError(f"Expected batch >= 1; Received: {batch}.")
-    settings = dataclasses.replace(settings, size=settings.size or min(ICON, default_size(network.model)))
+    settings = settings.complete(network.model)
     settings.check()
     folder = (Path("visualizations", network.name) if out is None else out) / f"{name}-atlas"
     check_folder(folder)
@@ -104,10 +104,10 @@ def _cells(
     """The cells that are there, or else new ones, which are written."""
     if (folder / CELLS).is_file():
         return _read_cells(folder / CELLS)
-    with progress(f"activations of {layer}", math.ceil(images.size / BATCH)) as advance:
+    with progress(f"activations of {layer}", math.ceil(images.size / READ)) as advance:
 
         def batches() -> Iterator[np.ndarray]:
-            for pixels, _ in pixel_batches(network, images, BATCH):
+            for pixels, _ in pixel_batches(network, images, READ):
                 yield pixels
                 advance()
 

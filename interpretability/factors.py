@@ -59,7 +59,8 @@ def factorize(model: GoogLeNet, image: np.ndarray, layer: str, count: int = FACT
     if maps.ndim != 4 or maps.min() < 0:
         raise UserError(f"Expected a layer with positions, behind a ReLU; Received: {layer!r}.")
     _, rows, columns, channels = maps.shape
-    if not 1 <= count <= (most := min(rows * columns, channels)):
+    most = min(rows * columns, channels)
+    if not 1 <= count <= most:
         raise UserError(
             f"Expected from 1 to {most} factors of {layer!r}, which has {rows}x{columns} positions; Received: {count}."
         )

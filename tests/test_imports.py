@@ -46,12 +46,14 @@ ORDER = {
         {"search"},
     ],
     "interpretability": [
-        {"gradients", "relu_gradient", "colors", "interpolation", "layer_names", "progress", "image_files"},
+        {"gradients", "relu_gradient", "colors", "interpolation", "layer_names", "progress", "image_files", "overlays"},
         {"saliency_patches"},
-        {"parameterizations", "objectives", "page", "receptive_field"},
+        {"parameterizations", "objectives", "page", "receptive_field", "atlas_layout"},
         {"transforms", "network", "examples"},
-        {"rendering", "example_files", "attribution"},
-        {"checks"},
+        {"rendering", "example_files", "attribution", "activation_samples"},
+        {"checks", "numbered_rendering"},
+        {"atlas", "caricatures", "factors"},
+        {"atlas_files", "layer_figures"},
         {"visualize", "explain"},
     ],
 }
