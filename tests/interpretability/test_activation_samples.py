@@ -26,7 +26,7 @@ def headless():
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("layer", ["inception_4d", "inception_4d_pre_relu", "inception_4d_3x3"])
+@pytest.mark.parametrize("layer", ["inception_5a_pre_relu", "inception_5b_3x3"])
 def test_attributions_are_activations_times_the_gradients_of_the_logits(network, layer):
     found = sample_activations(network, layer, [IMAGES], 10)
     behind = layer.removesuffix("_pre_relu")
@@ -60,8 +60,3 @@ def test_positions_are_random_and_not_on_the_border(headless):
     places = np.stack([np.argwhere(np.all(np.isclose(maps, one, atol=1e-5), axis=-1))[0] for one in found.activations])
     assert len(np.unique(places, axis=0)) > 50
     assert (places.min(), places.max()) == (1, len(maps) - 2)
-
-
-def test_attributions_of_logits_are_the_logits(network):
-    found = sample_activations(network, "main_logits", [IMAGES], 10)
-    np.testing.assert_array_equal(found.attributions, found.activations)

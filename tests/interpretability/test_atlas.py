@@ -1,7 +1,10 @@
 """Activation atlases: the function, the command, its files and its page."""
 
+import functools
 import importlib
+import itertools
 import re
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,18 +18,35 @@ from interpretability.atlas_files import write_atlas
 from tests.helpers.images import make_folder
 from tests.helpers.networks import patch_images, trained_network
 from tests.helpers.runs import save_run
+from training.trained_network import read_trained
 
 module = importlib.import_module("interpretability.atlas")
+read_once = functools.cache(read_trained)
 SETTINGS = AtlasSettings(grid=2, neighbors=5, steps=2)
-FLAGS = ["--layer", "mixed3a", "--atlas", "--grid", "2", "--neighbors", "5", "--steps", "2"]
+FLAGS = ["--layer", "main_logits", "--atlas", "--grid", "2", "--neighbors", "5", "--steps", "2"]
 
 
 @pytest.fixture(autouse=True)
-def first_axes(monkeypatch):
-    """Places activations by two of their channels; UMAP, which takes seconds, has a test of its own."""
+def quick(monkeypatch):
+    """Places activations by two of their channels, since UMAP takes seconds and has a test of its own, and reads a
+    network once."""
+    monkeypatch.setattr(atlas_files, "read_trained", read_once)
     monkeypatch.setattr(
         module, "umap_layout", lambda activations, *_: activations[:, np.argsort(-activations.var(0))[:2]]
     )
+
+
+class FakeRenderer:
+    """In place of `IconRenderer`: the icon of a cell has the gray of its number."""
+
+    rendered: ClassVar[list] = []
+
+    def __init__(self, model, layer, cells, settings, batch):
+        self.settings, self.batch, self.size = settings, batch, (settings.size, settings.size, 1)
+
+    def __call__(self, numbers, advance):
+        self.rendered.append(numbers)
+        return np.stack([np.full(self.size, number / 100) for number in numbers])
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +56,7 @@ def run(tmp_path_factory, data_dir):
 
 def test_an_icon_for_each_cell():
     model = trained_network("plain", input_shape=(28, 28, 1), stem="small")
-    found = atlas(model, "mixed3a", np.split(patch_images(60, 28, 28, 1), 3), SETTINGS, batch=3)
+    found = atlas(model, "conv2d2", np.split(patch_images(60, 28, 28, 1), 3), SETTINGS, batch=3)
     count = len(found.cells.counts)
     assert count > 1
     assert 30 < found.cells.counts.sum() <= 60
@@ -45,20 +65,18 @@ def test_an_icon_for_each_cell():
     assert min(np.abs(one - other).max() for one, other in zip(found.icons, found.icons[1:])) > 0.01
 
 
-def test_whitened_directions_set_a_cell_apart():
-    activations = np.random.default_rng(0).gamma(1, 1, (500, 6)).astype("float32") + 3  # which have much in common
+def test_directions_are_whitened_means():
+    activations = np.random.default_rng(0).gamma(1, 1, (500, 6)).astype("float32")
     samples = Samples(activations, np.zeros((500, 0), "float32"))
     whitened, plain = (module.lay_out(samples, AtlasSettings(grid=3, whiten=whiten)) for whiten in (True, False))
     np.testing.assert_array_equal(plain.directions, plain.means)
-    own = np.linalg.inv(activations.T @ activations / 500)
-    np.testing.assert_allclose(whitened.directions, plain.means @ own, rtol=0, atol=1e-4)
-    products = plain.means @ whitened.directions.T
-    assert products.argmax(axis=1).tolist() == list(range(len(products)))
+    inverse = np.linalg.inv(activations.T @ activations / 500)
+    np.testing.assert_allclose(whitened.directions, plain.means @ inverse, rtol=0, atol=1e-4)
 
 
 def test_the_command_resumes_and_writes_one_page(run, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    folder = out / "inception_3a-atlas"
+    folder = out / "main_logits-atlas"
 
     def draw(*flags):
         assert googlenet.main(["visualize", str(run), *FLAGS, "--out", str(out), *flags]) == 0
@@ -68,8 +86,12 @@ def test_the_command_resumes_and_writes_one_page(run, tmp_path, capsys, monkeypa
     def interrupt(renderer, numbers, advance):
         raise KeyboardInterrupt
 
+    rendered = []
+    monkeypatch.setattr(atlas_files, "IconRenderer", FakeRenderer)
+    monkeypatch.setattr(FakeRenderer, "rendered", rendered)
     first = draw("--batch", "2")
     assert len(first) > 2
+    assert list(itertools.chain(*rendered)) == list(range(len(first)))
     with Image.open(folder / "0000.png") as image:
         assert image.size == (32, 32)
     page = (folder / "index.html").read_text("utf-8")
@@ -81,19 +103,22 @@ def test_the_command_resumes_and_writes_one_page(run, tmp_path, capsys, monkeypa
     (folder / "0001.png").unlink()
     monkeypatch.setattr(atlas_files, "sample_activations", None)  # what it found is there
     with monkeypatch.context() as patch:
-        patch.setattr(module.IconRenderer, "__call__", interrupt)
+        patch.setattr(FakeRenderer, "__call__", interrupt)
         assert googlenet.main(["visualize", str(run), *FLAGS, "--out", str(out)]) == 130
-    assert draw() == first  # also the icon that was rendered beside another one
+    assert draw() == first
+    assert rendered[-1] == [1]
 
+    with np.load(folder / "cells.npz") as cells:
+        np.testing.assert_array_equal(cells["attributions"], cells["means"])  # of the logits themselves
     with pytest.raises(UserError, match=r"Expected a new folder \(--out\).* with seed 0, not 1"):
-        write_atlas(run, "mixed3a", out, AtlasSettings(2, 5, steps=2, seed=1))
+        write_atlas(run, "main_logits", out, AtlasSettings(2, 5, steps=2, seed=1))
     (folder / "cells.npz").write_bytes(b"PK damaged")
     with pytest.raises(UserError, match=r"Expected the cells of an atlas in .*cells.npz"):
-        write_atlas(run, "mixed3a", out, SETTINGS)
+        write_atlas(run, "main_logits", out, SETTINGS)
 
 
 def test_a_network_in_a_file_takes_images_of_any_source(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.IconRenderer, "__call__", lambda renderer, numbers, _: np.zeros((len(numbers), 9, 9, 3)))
+    monkeypatch.setattr(atlas_files, "IconRenderer", FakeRenderer)
     network, images = tmp_path / "net.keras", make_folder(tmp_path / "images", ("test", "train"), count=15)
     trained_network("plain", input_shape=(32, 32, 3), stem="small", include_top=False).save(network)
     page = write_atlas(network, "conv2_3x3", tmp_path / "out", SETTINGS, images=images)

@@ -23,11 +23,11 @@ def activations(network, image):
 
 
 @pytest.mark.every_backend
-def test_a_caricature_has_a_larger_product_with_the_image_than_the_image_itself(network):
-    found = caricature(network, IMAGE, LAYER, steps=80, transforms=[])
+def test_a_caricature_has_a_large_product_with_the_image(network):
+    found = caricature(network, IMAGE, LAYER, steps=40, transforms=[])
     assert found.images.shape == (1, *IMAGE.shape)
     own, other = activations(network, IMAGE), activations(network, found.images[0] * 255)
-    assert (own * other).sum() > (own * own).sum()
+    assert (own * other).sum() > 1.3 * (own * activations(network, 127.5 + 0 * IMAGE)).sum()
     assert found.objective[-1] == pytest.approx((own * other).sum(), rel=0.05)
 
 
@@ -37,12 +37,8 @@ def test_an_inversion_has_the_activations_of_the_image(network):
     own, other = activations(network, IMAGE), activations(network, found.images[0] * 255)
     missing = np.abs(own - other).mean() / np.abs(own).mean()
     assert missing < 0.3
-    assert -found.objective[-1] == pytest.approx(missing, abs=0.15)  # and the penalty
-
-
-def test_regularization_makes_an_inversion_calmer(network):
-    rough, calm = (feature_inversion(network, IMAGE, LAYER, factor, 30, transforms=[]).images[0] for factor in (0, 10))
-    assert np.abs(np.diff(calm, axis=0)).mean() < 0.7 * np.abs(np.diff(rough, axis=0)).mean()
+    calm = feature_inversion(network, IMAGE, LAYER, 100, steps=20, transforms=[]).images[0]
+    assert np.abs(np.diff(calm, axis=0)).mean() < 0.5 * np.abs(np.diff(found.images[0], axis=0)).mean()
 
 
 @pytest.mark.parametrize("function", [caricature, feature_inversion])
