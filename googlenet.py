@@ -30,10 +30,13 @@ FLAGS = tyro.constructors.ConstructorRegistry()
 SHOWN = "ranges shown"  # a marker
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
 RunPath = tyro.conf.Positional[Path]
+OF_LAYERS = ("caricature", "inversion", "factors", "count", "steps")  # fields of Explain for `LayerFigures`
 SPLIT_ONLY = ("branches", "split", "permutations")  # arguments of `explain --branches`
-IMAGES_ONLY = ("images", "methods", "target")  # those of `explain` without it
+IMAGES_ONLY = ("images", "methods", "target", *OF_LAYERS)  # those of `explain` without it
 LAUNCHABLE = ("train", "tune")  # the subcommands that can run as one process of a cluster
 DEFECT_STATUS = 70  # EX_SOFTWARE of sysexits.h
+ATLAS = ("atlas", "source", "grid", "neighbors", "whiten")  # fields of Visualize for an atlas
+CHANNELS_ALONE = ("channels", "per_branch", "transforms", "learning_rate", "tries", "examples")  # and those not for one
 RENAMED = {"normalisation": "normalization"}  # values of --also that earlier releases spelled in another way
 
 
@@ -173,7 +176,8 @@ class Predict:
 
 @dataclasses.dataclass
 class Visualize:
-    """Render what each channel of some layers responds to most, and write the images and a page of them."""
+    """Render what each channel of some layers responds to most, or an atlas of a layer's activations, as images and a
+    page."""
 
     model: RunPath
     """Folder of the run, or a .keras file."""
@@ -188,8 +192,8 @@ class Visualize:
     """Folder for the images and index.html; none: visualizations/MODEL."""
     size: Annotated[int | None, POSITIVE] = None
     """Height and width of the images; none: the network's, at most 128."""
-    steps: Annotated[int, POSITIVE] = 512
-    """Optimization steps of an image."""
+    steps: Annotated[int | None, POSITIVE] = None
+    """Optimization steps of an image; none: 512, of an atlas 128."""
     batch: Annotated[int, POSITIVE] = 16
     """Images that are rendered at a time."""
     seed: int = 0
@@ -203,7 +207,18 @@ class Visualize:
     examples: int | None = None
     """Images of the split that stand beside each rendered one; none: 6, of a .keras file 0."""
     split: str | None = None
-    """TFDS split of the examples, e.g. train[:500]; none: the run's test split."""
+    """TFDS split of the examples or of the atlas, e.g. train[:500]; none: the test split."""
+    atlas: bool = False
+    """Draw an activation atlas instead of the channels: activations of many images, laid out by UMAP and rendered."""
+    source: str | None = None
+    """Atlas: source of the images (digits, fashion_mnist, folder:PATH or a name of TensorFlow Datasets); none: the
+    run's."""
+    grid: Annotated[int, POSITIVE] = 10
+    """Atlas: rows and columns."""
+    neighbors: Annotated[int, POSITIVE] = 50
+    """Atlas: activations that UMAP keeps near each one."""
+    whiten: bool = True
+    """Atlas: render what sets each cell apart; --no-whiten: its mean activation itself."""
 
 
 @dataclasses.dataclass
@@ -229,6 +244,16 @@ class Explain:
     """Folder for the heat maps and index.html; none: explanations/MODEL."""
     seed: int = 0
     """Seed of the noise of smoothgrad."""
+    caricature: tuple[str, ...] = ()
+    """Layers whose caricature of each image to render: what they respond to in it, exaggerated."""
+    inversion: tuple[str, ...] = ()
+    """Layers to invert: images that have the activations of each image, and nothing else of it."""
+    factors: tuple[str, ...] = ()
+    """Layers whose activations to factorize into a few directions, shown over each image."""
+    count: Annotated[int, POSITIVE] = 6
+    """Factors of a layer."""
+    steps: Annotated[int, POSITIVE] = 512
+    """Optimization steps of caricatures, inversions and factors."""
     check: bool = False
     """Check the methods on these images: deletion and insertion, and correlation with maps of random weights. With
     --branches: show what random weights give there."""
@@ -739,8 +764,14 @@ def _visualize(command: Visualize, argv: list[str]) -> None:
     from interpretability.progress import show_progress
     from interpretability.visualize import visualize
 
+    if command.atlas:
+        _draw_atlas(command)
+        return
     arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
-    found = visualize(arguments.pop("model"), **arguments, progress=show_progress)
+    for name in ATLAS:
+        arguments.pop(name)
+    steps = arguments.pop("steps") or 512
+    found = visualize(arguments.pop("model"), **arguments, steps=steps, progress=show_progress)
     if found.above:
         above, channels = found.above
         print(
@@ -750,13 +781,42 @@ def _visualize(command: Visualize, argv: list[str]) -> None:
     print(found.page)
 
 
+def _draw_atlas(command: Visualize) -> None:
+    from interpretability.atlas import STEPS, AtlasSettings
+    from interpretability.atlas_files import write_atlas
+    from interpretability.progress import show_progress
+
+    default = Visualize(command.model)
+    if given := [name for name in CHANNELS_ALONE if getattr(command, name) != getattr(default, name)]:
+        raise UserError(f"Expected --atlas, or flags of the channels' images; Received: both, with {', '.join(given)}.")
+    if len(command.layer) != 1:
+        raise UserError(f"Expected one layer with --atlas; Received: {', '.join(command.layer) or 'none'}.")
+    settings = AtlasSettings(
+        grid=command.grid,
+        neighbors=command.neighbors,
+        whiten=command.whiten,
+        size=command.size,
+        steps=command.steps or STEPS,
+        seed=command.seed,
+    )
+    images = {"images": command.source, "split": command.split}
+    print(
+        write_atlas(
+            command.model, command.layer[0], command.out, settings, command.batch, **images, progress=show_progress
+        )
+    )
+
+
 def _explain(command: Explain, argv: list[str]) -> None:
     from interpretability.explain import explain
+    from interpretability.layer_figures import LayerFigures
     from interpretability.progress import show_progress
 
     if command.branches:
         return _explain_split(command)
     arguments = _arguments_of(command, SPLIT_ONLY, "without --branches")
+    drawn = {name: arguments.pop(name) for name in OF_LAYERS}
+    arguments["layers"] = LayerFigures(**drawn, seed=command.seed)
     found = explain(arguments.pop("model"), arguments.pop("images"), **arguments, progress=show_progress)
     for method, check in found.checks.items():
         print(f"{method}: {', '.join(f'{name} {value:.3f}' for name, value in check._asdict().items())}")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from scipy.special import softmax
 
 from inception_v1.atomic_files import check_folder, write_text
@@ -20,7 +19,9 @@ from interpretability.branches import BranchContributions, BranchExplainer
 from interpretability.checks import Check, check_attributions
 from interpretability.gradients import inference
 from interpretability.image_files import as_image, webp_address, write_image
+from interpretability.layer_figures import LayerFigures, Section
 from interpretability.network import inference_features
+from interpretability.overlays import SHOWN, enlarged, overlay
 from interpretability.progress import Progress, no_progress
 from training.evaluation.classify import read_image
 from training.report.page import render
@@ -29,7 +30,6 @@ from training.trained_network import TrainedNetwork, read_trained
 TEMPLATE, PAGE = Path(__file__).with_name("explain.html.jinja"), "index.html"
 QUALITY = 85  # of the page's WebP images
 DEFAULT_METHODS = ("cam", "integrated_gradients")
-SHOWN = 224  # pixels of an image on the page at least
 TOP = 3
 
 
@@ -59,6 +59,7 @@ def explain(
     seed: int = 0,
     check: bool = False,
     ablation: bool = False,
+    layers: LayerFigures | None = None,
     progress: Progress = no_progress,
 ) -> Explanation:
     """Explains a head's predictions for image files, and writes heat maps and a page that needs no other file.
@@ -77,10 +78,11 @@ def explain(
         seed: of what methods draw.
         check: whether to check the methods on these images too (see `check_attributions`).
         ablation: whether to set each branch's output to zero too.
+        layers: caricatures, inversions and factors to draw as well.
         progress: see `visualize`.
 
     Raises:
-        UserError: no such network, head, method or class, or a file that is missing or no image (named).
+        UserError: no such network, head, method, class or layer, or a file that is missing or no image (named).
     """
     if not files:
         raise UserError("Expected at least one image; Received: none.")
@@ -97,6 +99,9 @@ def explain(
     classes = None if target is None else [class_number(network, target)] * len(images)
     found: dict[str, Attribution] = {}
     explainer = Explainer(network.model, head)
+    layers = layers or LayerFigures()
+    layers.check(network.model)
+    sections = layers.draw(network.model, images, progress)
     with progress("explaining", len(methods) + 1) as advance:
         for method in methods:
             found[method] = explainer.attribute(images, method, classes, seed)
@@ -112,11 +117,22 @@ def explain(
             write_image(out / f"{number}-{method}.png", pixels)
         explained = network.classes[branches.classes[number]]
         shown: dict[str, Any] = {"branches": branch_rows(branches, number), "figures": branch_figures(branches, number)}
-        shown |= {"image": _data(_enlarged(image)), "maps": {method: _data(pixels) for method, pixels in drawn.items()}}
+        shown |= {"image": _data(enlarged(image)), "maps": {method: _data(pixels) for method, pixels in drawn.items()}}
+        shown["sections"] = _write_sections(out, number, sections[number])
         rows.append({"file": str(file), "predictions": best, "explained": explained, **shown})
     title = f"Where the predictions of {network.name} come from"
     write_text(out / PAGE, render(TEMPLATE, title=title, head=head, rows=rows, colors=BRANCH_COLORS))
     return Explanation(out / PAGE, found, branches, checks)
+
+
+def _write_sections(out: Path, number: int, sections: Sequence[Section]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Writes the figures of an image, and returns [(title, [(caption, address), ...]), ...] for its page."""
+    shown = []
+    for title, figures in sections:
+        for figure in figures:
+            write_image(out / f"{number}-{figure.name}.png", figure.pixels)
+        shown.append((title, [(figure.caption, _data(enlarged(figure.pixels))) for figure in figures]))
+    return shown
 
 
 def class_number(source: TrainedNetwork, target: str) -> int:
@@ -127,26 +143,6 @@ def class_number(source: TrainedNetwork, target: str) -> int:
         return int(target)
     check_choice("target", target, source.classes)
     raise AssertionError(target)
-
-
-def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A map over its image in gray: red speaks for the class, blue against it.
-
-    Args:
-        image: uint8 `(height, width, channels)`.
-        values: float `(rows, columns)`, as large or smaller.
-
-    Returns:
-        uint8 `(height, width, 3)`, of at least `SHOWN` pixels.
-    """
-    gray = _enlarged(image).mean(axis=-1, keepdims=True) * 0.6 + 255 * 0.4
-    height, width, _ = gray.shape
-    resized = np.asarray(Image.fromarray(values.astype("float32")).resize((width, height), Image.Resampling.BILINEAR))
-    limit = np.quantile(np.abs(resized), 0.995) or 1.0  # single pixels would hide the rest
-    strength = np.clip(resized / limit, -1, 1)[..., None]
-    color = np.where(strength > 0, np.array([214.0, 39.0, 40.0]), np.array([31.0, 119.0, 180.0]))
-    weight = 0.8 * np.abs(strength)
-    return np.round(gray * (1 - weight) + color * weight).astype("uint8")
 
 
 def _predictions(source: TrainedNetwork, images: np.ndarray) -> list[dict[str, list[tuple[str, float]]]]:
@@ -163,12 +159,6 @@ def _predictions(source: TrainedNetwork, images: np.ndarray) -> list[dict[str, l
             best[head] = [(source.classes[i], float(probabilities[i])) for i in order]
         rows.append(best)
     return rows
-
-
-def _enlarged(image: np.ndarray) -> np.ndarray:
-    """uint8 `(height, width, channels)` by a whole factor, so that the longer side has `SHOWN` pixels."""
-    factor = max(1, -(-SHOWN // max(image.shape[:2])))
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _data(pixels: np.ndarray) -> str:

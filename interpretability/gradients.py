@@ -57,6 +57,35 @@ def inference(model: keras.Model) -> Callable[[Any], Any]:
     return call
 
 
+def directional_derivative(model: keras.Model) -> Callable[[Sequence[Any], Sequence[Any]], np.ndarray]:
+    """A function from inputs of `model` and changes of them to the change of its output, to first order.
+
+    One pass in forward mode (a Jacobian-vector product), whatever the number of outputs.
+
+    Raises:
+        UserError: Keras on another backend.
+    """
+    check_backend()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def change(weights: Any, inputs: Any, changes: Any) -> Any:
+            return jax.jvp(lambda *x: model.stateless_call(*weights, list(x), training=False)[0], inputs, changes)[1]
+
+        compiled = jax.jit(change)
+        return lambda inputs, changes: np.asarray(compiled(_weights_of(model), tuple(inputs), tuple(changes)))
+    import tensorflow as tf
+
+    def change_of_output(inputs: Sequence[Any], changes: Sequence[Any]) -> np.ndarray:
+        inputs, changes = ([tf.convert_to_tensor(x, tf.float32) for x in part] for part in (inputs, changes))
+        # Not in a tf.function, where TensorFlow 2.21 returns other values for a whole network.
+        with tf.autodiff.ForwardAccumulator(inputs, changes) as accumulator:
+            output = model(inputs, training=False)
+        return np.asarray(accumulator.jvp(output, unconnected_gradients="zero"))
+
+    return change_of_output
+
+
 def check_backend() -> None:
     """Raises UserError unless Keras is on a backend with gradients here."""
     if (backend := keras.backend.backend()) not in ("tensorflow", "jax"):

@@ -118,6 +118,13 @@ def check_layers(model: GoogLeNet, layers: Iterable[str]) -> None:
             )
 
 
+def check_image(model: GoogLeNet, image: np.ndarray) -> None:
+    """Raises UserError unless an array is an image of a network's channels."""
+    channels = model.spec.input_shape[2]
+    if np.ndim(image) != 3 or np.shape(image)[2] != channels:
+        raise UserError(f"Expected an image (height, width, {channels}); Received: shape {np.shape(image)}.")
+
+
 def width_of(model: GoogLeNet, layer: str) -> int:
     """Channels or units of a layer, by our name or Lucid's. Raises UserError as `check_layers`."""
     check_layers(model, [layer])

@@ -225,6 +225,30 @@ class Colored:
         return colors if self.shape[-1] == 3 else ops.concatenate([colors, ops.sigmoid(values[..., 3:])], axis=-1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """A fixed image before those of another parameterization, for objectives that compare them.
+
+    Attributes:
+        image: float `(height, width, channels)`, 0-1.
+        values: of images of that shape.
+    """
+
+    image: np.ndarray
+    values: Parameterization
+
+    @property
+    def shape(self) -> Shape:
+        return (self.values.shape[0] + 1, *self.values.shape[1:])
+
+    def initial(self, generator: np.random.Generator) -> Arrays:
+        return self.values.initial(generator)
+
+    def __call__(self, arrays: Sequence[Any]) -> Any:
+        fixed = ops.convert_to_tensor(self.image[None], "float32")
+        return ops.concatenate([fixed, self.values(arrays)], axis=0)
+
+
 def image(
     width: int,
     height: int | None = None,

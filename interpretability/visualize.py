@@ -1,13 +1,10 @@
 """`visualize`: an image of every channel of some layers, and a page of them."""
 
-import logging
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
 from inception_v1 import GoogLeNet
@@ -15,23 +12,31 @@ from inception_v1.atomic_files import check_folder, write_json, write_text
 from inception_v1.errors import UserError
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import Inception, check_choice
-from interpretability import objectives, parameterizations
+from interpretability import objectives
 from interpretability.channels import branch_spans, channel_numbers, first_of_branches
 from interpretability.example_files import example_images, read_examples, share_above_examples, write_examples
 from interpretability.gradients import inference
-from interpretability.image_files import image_path, read_json, strip_path, to_pixels, write_image
+from interpretability.image_files import (
+    SETTINGS,
+    check_settings,
+    image_path,
+    read_json,
+    strip_path,
+    to_pixels,
+    weights_digest,
+    write_image,
+)
 from interpretability.layer_names import own_name
 from interpretability.network import check_layers, fixed_size, inference_features, width_of
+from interpretability.numbered_rendering import NumberedRenderer
 from interpretability.page import Layer, render_page
 from interpretability.progress import Progress, no_progress
-from interpretability.rendering import LEARNING_RATE, STEPS, Renderer, default_size
+from interpretability.rendering import LEARNING_RATE, STEPS, default_size
 from interpretability.transforms import Transform
 from training.trained_network import TrainedNetwork, read_trained
 
-log = logging.getLogger(__name__)
-
 BATCH = 16
-SETTINGS, PAGE = "settings.json", "index.html"
+PAGE = "index.html"
 EXAMPLES = 6
 ALL = "all"
 TRANSFORMS: dict[str, list[Transform] | None] = {"standard": None, "none": []}
@@ -112,11 +117,11 @@ def visualize(
         )
     size = size or default_size(network.model)
     wanted = chosen_channels(network.model, layer, channels, per_branch)
-    settings = {"weights": _digest(network.model), "size": size, "steps": steps, "seed": seed}
+    settings = {"weights": weights_digest(network.model), "size": size, "steps": steps, "seed": seed}
     settings |= {"transforms": transforms, "learning_rate": learning_rate, "tries": tries}
     for name in wanted:
         check_folder(out / name)
-        _check_settings(out / name, settings)
+        check_settings(out / name, settings)
         _check_tries(network.model, name, size, tries)
     images = example_images(network, split) if examples else None
     shares = []
@@ -190,16 +195,10 @@ class ChannelRenderer:
     def __init__(
         self, model: GoogLeNet, layer: str, size: int, batch: int, transforms: str = "standard", tries: int = 1
     ) -> None:
-        gray = 1 if model.spec.input_shape[2] == 1 else None
-        self._alone = parameterizations.image(size, channels=gray)
-        self._batch, self._tries, self._layer, self._pixels = batch, tries, layer, model.spec.pixels
+        self._tries, self._layer, self._pixels = tries, layer, model.spec.pixels
         _check_tries(model, layer, size, tries)
-        self._render = Renderer(
-            model,
-            lambda numbers: objectives.channels(layer, numbers),
-            parameterizations.image(size, batch=batch, channels=gray),
-            TRANSFORMS[transforms],
-            example=np.zeros(batch, int),
+        self._render = NumberedRenderer(
+            model, lambda numbers: objectives.channels(layer, numbers), size, batch, TRANSFORMS[transforms]
         )
         self._activations = inference(inference_features(model, [layer])) if tries > 1 else None
 
@@ -212,28 +211,15 @@ class ChannelRenderer:
         advance: Callable[[], None] = lambda: None,
     ) -> np.ndarray:
         """Images of at most `batch` channels, float32 `(len(numbers), size, size, channels)`."""
-        full = np.array([*numbers, *[numbers[-1]] * (self._batch - len(numbers))])
-        best, most = np.zeros(self._render.parameterization.shape, "float32"), np.full(self._batch, -np.inf)
+        best, most = np.zeros((len(numbers), *self._render.shape[1:]), "float32"), np.full(len(numbers), -np.inf)
         for attempt in range(self._tries):
-            spectra = [
-                self._alone.initial(np.random.default_rng([seed, number, attempt]))[0] for number in full.tolist()
-            ]
-            found = self._render(
-                full,
-                steps=steps,
-                seed=seed,
-                optimizer=keras.optimizers.Adam(learning_rate, epsilon=1e-8),
-                initial=[np.concatenate(spectra, axis=1)],
-                show=lambda value: advance(),
-            )
-            if found.stopped_at is not None:
-                log.warning("channels %s end after step %d", ", ".join(map(str, numbers)), found.stopped_at)
-            means = self._means(found.images, full)
+            images = self._render(numbers, steps, seed, learning_rate, attempt, advance)
+            means = self._means(images, numbers)
             better = means > most
-            best[better], most[better] = found.images[better], means[better]
-        return best[: len(numbers)]
+            best[better], most[better] = images[better], means[better]
+        return best
 
-    def _means(self, images: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    def _means(self, images: np.ndarray, channels: Sequence[int]) -> np.ndarray:
         """Each channel's mean in its image, as it will be stored."""
         if self._activations is None:  # there is nothing to compare
             return np.zeros(len(images))
@@ -243,7 +229,7 @@ class ChannelRenderer:
 
 def write_page(out: Path, source: TrainedNetwork) -> None:
     """Writes the page of all layers whose images of this network are in a folder."""
-    layers, weights = [], _digest(source.model)
+    layers, weights = [], weights_digest(source.model)
     order = source.model.feature_names()
     folders = {path.parent.name: path.parent for path in out.glob(f"*/{SETTINGS}")}
     for name in sorted(folders.keys() & set(order), key=order.index):
@@ -261,22 +247,3 @@ def _check_tries(model: GoogLeNet, layer: str, size: int, tries: int) -> None:
     """Raises UserError for several tries at a layer of an auxiliary head, at another size than the network's."""
     if tries > 1 and fixed_size(model, [layer]) not in (None, (size, size)):
         raise UserError(f"Expected one try for {layer!r} at another size than the network's; Received: {tries}.")
-
-
-def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Raises UserError where a layer's folder holds images of other settings."""
-    path = folder / SETTINGS
-    stored = read_json(path) if path.is_file() else settings
-    if other := [f"{key} {stored.get(key)!r}, not {own!r}" for key, own in settings.items() if stored.get(key) != own]:
-        raise UserError(
-            f"Expected a new folder (--out), or the network and settings of the images there; Received: "
-            f"{str(folder)!r}, with {', '.join(other)}."
-        )
-
-
-def _digest(model: GoogLeNet) -> str:
-    """CRC-32 of a network's weights, by which a folder knows whose images it holds."""
-    value = 0
-    for weight in model.weights:
-        value = zlib.crc32(np.asarray(weight).tobytes(), value)
-    return f"{value:08x}"

@@ -9,7 +9,7 @@ from PIL import Image
 
 import googlenet
 from interpretability import BranchExplainer
-from interpretability.explain import overlay
+from interpretability.overlays import overlay
 from tests.helpers.networks import trained_network
 from tests.helpers.pages import check_self_contained
 from tests.helpers.runs import save_run
