@@ -228,7 +228,7 @@ class Explain:
     out: Path | None = None
     """Folder for the heat maps and index.html; none: explanations/MODEL."""
     seed: int = 0
-    """Seed of the noise of smoothgrad."""
+    """Seed of the noise of smoothgrad, of permutations, and of the random weights of --check."""
     check: bool = False
     """Check the methods on these images: deletion and insertion, and correlation with maps of random weights. With
     --branches: show what random weights give there."""
