@@ -243,7 +243,7 @@ class Explain:
     out: Path | None = None
     """Folder for the heat maps and index.html; none: explanations/MODEL."""
     seed: int = 0
-    """Seed of the noise of smoothgrad."""
+    """Seed of all that is drawn: the noise of smoothgrad, first images, permutations, the random weights of --check."""
     caricature: tuple[str, ...] = ()
     """Layers whose caricature of each image to render: what they respond to in it, exaggerated."""
     inversion: tuple[str, ...] = ()

@@ -77,7 +77,8 @@ def explain_split(
         split: TFDS split specification; None for the run's test split.
         head: "main", "aux1" or "aux2".
         out: folder; None for `explanations/SOURCE`.
-        permutations: as of `specialization`, like `seed`.
+        permutations: as of `specialization`.
+        seed: of the permutations, and of random weights.
         check: whether to do the same with random weights too: what a network finds there was not learnt.
         ablation: whether to measure contributions by ablation instead of activation x gradient.
         progress: see `visualize`.
@@ -96,7 +97,9 @@ def explain_split(
     images = example_images(network, split)
     if not images.size:
         raise UserError(f"Expected images in {images.name!r}; Received: none.")
-    explainers = [explainer, BranchExplainer(randomized(network.model, head, "all"), head)] if check else [explainer]
+    explainers = [explainer]
+    if check:
+        explainers.append(BranchExplainer(randomized(network.model, head, "all", seed), head))
     ds = decoded_images(network, images).batch(BATCH).prefetch(1)
     tested, passes = [], (1 if ablation else 2) * len(explainers)
     with progress(f"branches on {images.name}", passes * math.ceil(images.size / BATCH)) as advance:
