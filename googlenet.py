@@ -36,7 +36,15 @@ IMAGES_ONLY = ("images", "methods", "target", *OF_LAYERS)  # those of `explain` 
 LAUNCHABLE = ("train", "tune")  # the subcommands that can run as one process of a cluster
 DEFECT_STATUS = 70  # EX_SOFTWARE of sysexits.h
 ATLAS = ("atlas", "source", "grid", "neighbors", "whiten")  # fields of Visualize for an atlas
-CHANNELS_ALONE = ("channels", "per_branch", "transforms", "learning_rate", "tries", "examples")  # and those not for one
+CHANNELS_ALONE = (
+    "channels",
+    "per_branch",
+    "transforms",
+    "learning_rate",
+    "tries",
+    "sd",
+    "examples",
+)  # and those not for one
 RENAMED = {"normalisation": "normalization"}  # values of --also that earlier releases spelled in another way
 
 
@@ -204,6 +212,8 @@ class Visualize:
     """Learning rate of Adam."""
     tries: Annotated[int, POSITIVE] = 1
     """First images of each channel; the rendered image that activates it most is kept."""
+    sd: Annotated[float, POSITIVE] = 0.01
+    """Standard deviation of the first images' spectra; 1: first images of much contrast, which differ more."""
     examples: int | None = None
     """Images of the split that stand beside each rendered one; none: 6, of a .keras file 0."""
     split: str | None = None
@@ -761,7 +771,9 @@ def _predict(command: Predict, argv: list[str]) -> int:
 
 
 def _visualize(command: Visualize, argv: list[str]) -> None:
+    from interpretability.channel_rendering import ChannelSettings
     from interpretability.progress import show_progress
+    from interpretability.rendering import STEPS
     from interpretability.visualize import visualize
 
     if command.atlas:
@@ -770,8 +782,10 @@ def _visualize(command: Visualize, argv: list[str]) -> None:
     arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
     for name in ATLAS:
         arguments.pop(name)
-    steps = arguments.pop("steps") or 512
-    found = visualize(arguments.pop("model"), **arguments, steps=steps, progress=show_progress)
+    arguments["steps"] = command.steps or STEPS
+    fields = [field.name for field in dataclasses.fields(ChannelSettings)]
+    settings = ChannelSettings(**{name: arguments.pop(name) for name in fields})
+    found = visualize(arguments.pop("model"), **arguments, settings=settings, progress=show_progress)
     if found.above:
         above, channels = found.above
         print(

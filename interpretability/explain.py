@@ -109,20 +109,30 @@ def explain(
         branches = BranchExplainer(network.model, head)(images, classes, ablation)
         advance()
     checks = check_attributions(network.model, images, methods, head, seed) if check else {}
+    explanation = Explanation(out / PAGE, found, branches, checks)
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for number, (file, image, best) in enumerate(zip(files, images, _predictions(network, images), strict=True)):
-        drawn = {method: overlay(image, one.maps[number]) for method, one in found.items()}
-        for method, pixels in drawn.items():
-            write_image(out / f"{number}-{method}.png", pixels)
+    rows = []
+    for number, (file, best) in enumerate(zip(files, _predictions(network, images), strict=True)):
         explained = network.classes[branches.classes[number]]
-        shown: dict[str, Any] = {"branches": branch_rows(branches, number), "figures": branch_figures(branches, number)}
-        shown |= {"image": _data(enlarged(image)), "maps": {method: _data(pixels) for method, pixels in drawn.items()}}
+        shown = _write_maps(out, number, images[number], explanation)
         shown["sections"] = _write_sections(out, number, sections[number])
         rows.append({"file": str(file), "predictions": best, "explained": explained, **shown})
     title = f"Where the predictions of {network.name} come from"
     write_text(out / PAGE, render(TEMPLATE, title=title, head=head, rows=rows, colors=BRANCH_COLORS))
-    return Explanation(out / PAGE, found, branches, checks)
+    return explanation
+
+
+def _write_maps(out: Path, number: int, image: np.ndarray, explanation: Explanation) -> dict[str, Any]:
+    """Writes the heat maps of an image, and returns what its page shows of them and of the branches."""
+    drawn = {method: overlay(image, one.maps[number]) for method, one in explanation.found.items()}
+    for method, pixels in drawn.items():
+        write_image(out / f"{number}-{method}.png", pixels)
+    return {
+        "image": _data(enlarged(image)),
+        "maps": {method: _data(pixels) for method, pixels in drawn.items()},
+        "branches": branch_rows(explanation.branches, number),
+        "figures": branch_figures(explanation.branches, number),
+    }
 
 
 def _write_sections(out: Path, number: int, sections: Sequence[Section]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -10,6 +10,7 @@ import numpy as np
 from inception_v1 import GoogLeNet
 from interpretability import parameterizations
 from interpretability.objectives import Objective
+from interpretability.parameterizations import SD
 from interpretability.rendering import LEARNING_RATE, STEPS, Renderer
 from interpretability.transforms import Transform
 
@@ -27,6 +28,7 @@ class NumberedRenderer:
         size: height and width of the images.
         batch: images at a time.
         transforms: as of `render`.
+        sd: standard deviation of the first images' spectra.
 
     Attributes:
         shape: of a batch.
@@ -42,10 +44,11 @@ class NumberedRenderer:
         size: int,
         batch: int,
         transforms: Sequence[Transform] | None = None,
+        sd: float = SD,
     ) -> None:
         gray = 1 if model.spec.input_shape[2] == 1 else None
-        self._alone, self._batch = parameterizations.image(size, channels=gray), batch
-        several = parameterizations.image(size, batch=batch, channels=gray)
+        self._alone, self._batch = parameterizations.image(size, sd=sd, channels=gray), batch
+        several = parameterizations.image(size, batch=batch, sd=sd, channels=gray)
         self._render = Renderer(model, objective, several, transforms, example=np.zeros(batch, int))
         self.shape = several.shape
 

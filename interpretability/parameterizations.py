@@ -18,6 +18,8 @@ from interpretability.interpolation import bilinear_matrix
 Shape = tuple[int, int, int, int]
 Arrays = list[np.ndarray]
 
+SD = 0.01  # of the first images, as Lucid's
+
 
 class Parameterization(Protocol):
     """What `render` takes."""
@@ -41,7 +43,7 @@ class Pixels:
     """
 
     shape: Shape
-    sd: float = 0.01
+    sd: float = SD
     start: np.ndarray | None = None
 
     def initial(self, generator: np.random.Generator) -> Arrays:
@@ -67,7 +69,7 @@ class Fourier:
     """
 
     shape: Shape
-    sd: float = 0.01
+    sd: float = SD
     decay_power: float = 1.0
 
     def initial(self, generator: np.random.Generator) -> Arrays:
@@ -106,7 +108,7 @@ class LowResolution:
     shape: Shape
     underlying: Shape
     offset: int | bool | Sequence[int | bool] | None = None
-    sd: float = 0.01
+    sd: float = SD
 
     def initial(self, generator: np.random.Generator) -> Arrays:
         return [_noise(generator, self.underlying, self.sd)]
@@ -139,7 +141,7 @@ class LaplacianPyramid:
 
     shape: Shape
     levels: int = 4
-    sd: float = 0.01
+    sd: float = SD
 
     def initial(self, generator: np.random.Generator) -> Arrays:
         return [array for level in self._arrays() for array in level.initial(generator)]
@@ -253,7 +255,7 @@ def image(
     width: int,
     height: int | None = None,
     batch: int = 1,
-    sd: float = 0.01,
+    sd: float = SD,
     decorrelate: bool = True,
     fourier: bool = True,
     alpha: bool = False,

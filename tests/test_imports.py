@@ -53,7 +53,7 @@ ORDER = {
         {"transforms", "network", "examples"},
         {"rendering", "example_files", "attribution", "activation_samples", "gates"},
         {"checks", "numbered_rendering", "branches"},
-        {"specialization", "atlas", "caricatures", "factors"},
+        {"specialization", "atlas", "caricatures", "factors", "channel_rendering"},
         {"branch_figures", "atlas_files", "layer_figures"},
         {"visualize", "explain", "explain_split"},
     ],

@@ -17,6 +17,7 @@ from inception_v1.preprocessing import normalize
 from inception_v1.spec import BLOCKS
 from interpretability import example_files
 from interpretability import visualize as module
+from interpretability.channel_rendering import ChannelSettings
 from interpretability.channels import branch_spans, channel_numbers, first_of_branches
 from interpretability.example_files import read_examples
 from interpretability.visualize import chosen_channels, visualize
@@ -75,10 +76,10 @@ def test_channels_are_rendered_once_and_stand_on_a_page(network, tmp_path, capsy
     assert not re.search(r"<net>|https?:|<script|@import|url\(", re.sub(r'src="data:[^"]*"', "", page))
 
     with pytest.raises(UserError, match=r"Expected a new folder \(--out\).* with steps 2, not 3"):
-        visualize(network, "inception_4d", "0", tmp_path, 28, steps=3)
+        visualize(network, "inception_4d", "0", tmp_path, ChannelSettings(28, steps=3))
     (tmp_path / "inception_4d" / "settings.json").write_text("[")
     with pytest.raises(UserError, match="Expected the settings of rendered images"):
-        visualize(network, "inception_4d", "0", tmp_path, 28, steps=2)
+        visualize(network, "inception_4d", "0", tmp_path, ChannelSettings(28, steps=2))
 
 
 def test_images_of_a_runs_split_stand_beside_the_rendered_ones(tmp_path, data_dir, capsys, monkeypatch):
@@ -118,13 +119,13 @@ def test_images_of_a_runs_split_stand_beside_the_rendered_ones(tmp_path, data_di
 
     monkeypatch.setattr(example_files, "top_examples", None)  # they are there
     monkeypatch.setattr(module, "ChannelRenderer", None)
-    assert visualize(run, "inception_3a", "0-1", out, steps=1, examples=3).above == (int(above), 2)
+    assert visualize(run, "inception_3a", "0-1", out, ChannelSettings(steps=1), examples=3).above == (int(above), 2)
 
 
 def test_the_best_of_several_tries_is_kept():
     model = trained_network("plain", input_shape=(32, 32, 1), stem="small")
-    renderers = (module.ChannelRenderer(model, "conv2_3x3", 32, 3, "none", tries) for tries in (1, 4))
-    one, best = (renderer([1, 5], steps=2, learning_rate=0.2) for renderer in renderers)
+    settings = (ChannelSettings(32, 2, transforms="none", learning_rate=0.2, tries=tries) for tries in (1, 4))
+    one, best = (module.ChannelRenderer(model, "conv2_3x3", 3, one)([1, 5]) for one in settings)
     features = model.features(["conv2_3x3"])
     means = [
         np.asarray(features(normalize(np.round(images * 255), "signed"))["conv2_3x3"]).mean(axis=(1, 2))[[0, 1], [1, 5]]
@@ -157,7 +158,7 @@ def test_layers_are_chosen_by_name_and_by_branch(network):
 
 
 def test_classes_can_be_rendered(network, tmp_path):
-    visualize(network, "main_logits", "6", tmp_path, steps=1)
+    visualize(network, "main_logits", "6", tmp_path, ChannelSettings(steps=1))
     settings = json.loads((tmp_path / "main_logits" / "settings.json").read_text())
     assert (settings["size"], settings["steps"], settings["seed"]) == (32, 1, 0)
     assert (tmp_path / "main_logits" / "0006.png").is_file()
