@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from inception_v1 import GoogLeNet
 from inception_v1.atomic_files import check_folder, write_json, write_text
