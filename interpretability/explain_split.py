@@ -20,12 +20,13 @@ from interpretability.specialization import (
     PERMUTATIONS,
     Specialization,
     ablations_of_split,
+    check_labels,
     contributions_of_split,
     specialization,
 )
 from training.report import figures
 from training.report.page import embed, render
-from training.trained_network import read_trained
+from training.trained_network import TrainedNetwork, read_trained
 
 TEMPLATE, PAGE = Path(__file__).with_name("branches.html.jinja"), "branches.html"
 CSV, FIGURE = "branches.csv", "branches.png"
@@ -97,6 +98,7 @@ def explain_split(
     images = example_images(network, split)
     if not images.size:
         raise UserError(f"Expected images in {images.name!r}; Received: none.")
+    check_labels(np.array([int(label) for _, label in images.encoded_images()]))
     explainers = [explainer]
     if check:
         explainers.append(BranchExplainer(randomized(network.model, head, "all", seed), head))
@@ -109,25 +111,27 @@ def explain_split(
             else:
                 contributions = contributions_of_split(one, lambda: ds, len(network.classes), seed, advance)
             tested.append(specialization(contributions, permutations, seed))
-    out.mkdir(parents=True, exist_ok=True)
-    found = tested[0]
-    explained = ExplainedSplit(out / PAGE, explainer.blocks, found, tested[1] if check else None)
-    _write_csv(out / CSV, explained, network.classes)
-    figures.save(heat_map(found, explainer.blocks, network.classes), out / FIGURE)
-    values_of_page = {
-        "title": f"What the branches of {network.name} do",
-        "head": head,
-        "measure": MEASURES[ablation],
-        "split": images.name,
-        "images": images.size,
-        "permutations": permutations,
-        "limit": SIGNIFICANT,
-        "summary": explained.summary(),
-        "figure": embed("mean share of each branch, by class", "", (out / FIGURE).read_bytes()),
-        "rows": _rows(explained, network.classes),
-    }
-    write_text(out / PAGE, render(TEMPLATE, **values_of_page))
+    explained = ExplainedSplit(out / PAGE, explainer.blocks, tested[0], tested[1] if check else None)
+    how = {"head": head, "measure": MEASURES[ablation], "permutations": permutations}
+    _write(out, explained, network, how | {"split": images.name, "images": images.size})
     return explained
+
+
+def _write(out: Path, explained: ExplainedSplit, source: TrainedNetwork, how: dict[str, Any]) -> None:
+    """Writes the files; `how` is for the page's text."""
+    out.mkdir(parents=True, exist_ok=True)
+    _write_csv(out / CSV, explained, source.classes)
+    figures.save(heat_map(explained.found, explained.blocks, source.classes), out / FIGURE)
+    text = render(
+        TEMPLATE,
+        title=f"What the branches of {source.name} do",
+        limit=SIGNIFICANT,
+        summary=explained.summary(),
+        figure=embed("mean share of each branch, by class", "", (out / FIGURE).read_bytes()),
+        rows=_rows(explained, source.classes),
+        **how,
+    )
+    write_text(out / PAGE, text)
 
 
 def _sentence(found: Specialization) -> str:

@@ -135,11 +135,7 @@ def specialization(found: SplitContributions, permutations: int = PERMUTATIONS, 
     """
     values, labels, reference = found
     images = np.bincount(labels, minlength=len(reference))
-    if (images > 0).sum() < 2 or images.max() < 2:
-        raise UserError(
-            f"Expected images of two classes or more, some of the same class; Received: {len(labels)} images of "
-            f"{(images > 0).sum()} classes."
-        )
+    check_labels(labels)
     gains = values - reference[labels]
     parts = shares(gains)
     rows = parts.reshape(len(labels), -1)
@@ -163,6 +159,16 @@ def specialization(found: SplitContributions, permutations: int = PERMUTATIONS, 
     spread = np.sqrt(np.average(np.nan_to_num(squares), axis=-1, weights=images))
     adjusted = stats.false_discovery_control(p).reshape(spread.shape)
     return Specialization(means, mean_gains, mean_shares, spread, p.reshape(spread.shape), adjusted, images)
+
+
+def check_labels(labels: np.ndarray) -> None:
+    """Raises UserError for images of fewer than two classes, or without two images of a class."""
+    counts = np.bincount(labels)
+    if (counts > 0).sum() < 2 or counts.max() < 2:
+        raise UserError(
+            f"Expected images of two classes or more, some of the same class; Received: {len(labels)} images of "
+            f"{(counts > 0).sum()} classes."
+        )
 
 
 def _f(*groups: np.ndarray, axis: int) -> np.ndarray:

@@ -98,6 +98,7 @@ def test_branches_are_tested_on_a_split(tmp_path, data_dir, capsys, computed):
         ([str(run), "a.png", "--split", "test"], "Expected no --split without --branches"),
         ([str(run), "--branches", "--head", "aux3"], "aux3"),
         ([str(run), "--branches", "--split", "no"], "no"),
+        ([str(run), "--branches", "--split", "test[:1]"], "Expected images of two classes or more"),
     ):
         assert status(["explain", *flags, "--out", str(tmp_path / "new")]) == 2
         assert message in capsys.readouterr().err
