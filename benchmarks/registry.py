@@ -14,7 +14,9 @@ MODULES = {  # of this package
     "predict": "predict",
     "growth": "growth",
     "gpu": "gpu",
+    "slim": "slim",
 }
+ALONE = ("gpu", "slim")  # which run by name alone: one needs a GPU, the other takes hours
 
 
 def load(name: str) -> ModuleType:
