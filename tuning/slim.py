@@ -138,11 +138,12 @@ def slim(
 
 def fine_tuning_recipe(recipe: Recipe, settings: SlimSettings) -> Recipe:
     """The recipe by which a slimmed network is trained: the run's, shorter and with a lower learning rate."""
+    epochs = settings.epochs or max(1, recipe.epochs // 2)
     return dataclasses.replace(
         recipe,
-        epochs=settings.epochs or max(1, recipe.epochs // 2),
+        epochs=epochs,
         learning_rate=recipe.learning_rate * settings.rate_factor,
-        warmup_epochs=0.0,
+        warmup_epochs=0.1 * epochs,  # the first losses are large, since much was just removed
         weights=None,  # it starts from the slimmed network
         freeze_until=None,
         unfreeze_epochs=None,
