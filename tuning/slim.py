@@ -26,7 +26,7 @@ from training.run_folder import RunFolder
 from training.run_images import load_splits
 from training.run_state import SAVE_EVERY, Interval
 from training.task import RecipeTask, prepare_task
-from training.train import FitOptions, ShowProgress, remove_states, run_task, set_seed
+from training.train import FitOptions, RunRecord, ShowProgress, remove_states, run_task, set_seed
 from training.transfer import estimate_statistics
 from tuning import allocation
 from tuning.allocation import Widths
@@ -122,14 +122,9 @@ def slim(
             before = _before(model, plan, task)
             task.create(target)
             write_json(target / SLIMMING, about | plan.describe() | before)
-        record = run_task(
-            task, distribution, target, resumes, FitOptions(interval=interval, show=show), {"command": command}
-        )
-        result = json.loads((target / SLIMMING).read_text("utf-8"))
-        result["networks"]["slimmed"] |= {"top1": record.metrics["heads"]["main"]["top1"]}
-        latencies = onnx_latencies({"source": model, "slimmed": target.model()})
-        for name, seconds in (latencies or {}).items():
-            result["networks"][name]["seconds"] = seconds
+        options = FitOptions(interval=interval, show=show)
+        record = run_task(task, distribution, target, resumes, options, {"command": command})
+        result = _after(target, model, record)
         write_json(target / SLIMMING, result)
         write_slimming_page(target)
         remove_states(target)
@@ -271,3 +266,13 @@ def _before(model: GoogLeNet, plan: Plan, task: RecipeTask) -> dict[str, Any]:
         networks[name]["before"] = score(predict(network, task.test.evaluation()))["main"]["top1"]
     networks["source"]["top1"] = networks["source"].pop("before")
     return {"networks": networks}
+
+
+def _after(target: RunFolder, model: GoogLeNet, record: RunRecord) -> dict[str, Any]:
+    """What `slimming.json` holds in the end: with the accuracy after fine-tuning and both networks' latencies."""
+    result = json.loads((target / SLIMMING).read_text("utf-8"))
+    result["networks"]["slimmed"]["top1"] = record.metrics["heads"]["main"]["top1"]
+    latencies = onnx_latencies({"source": model, "slimmed": target.model()})
+    for name, seconds in (latencies or {}).items():
+        result["networks"][name]["seconds"] = seconds
+    return result

@@ -120,6 +120,16 @@ def test_logits_are_those_of_torch_pruning(tmp_path):
         np.testing.assert_allclose(found[head][:, : torchvision.STORED], expected[head], rtol=0, atol=1e-5)
 
 
+def test_a_slimmed_network_of_the_pruning_literature_trains():
+    model = GoogLeNet("cifar", stem="cifar", input_shape=(32, 32, 3), width_multiplier=0.1, aux=False)
+    slim = remove_channels(model, random_channels(model.spec))
+    slim.compile("sgd", run_eagerly=True)
+    before = slim.get_weights()
+    loss = slim.train_on_batch(inputs(model), np.array([0, 3, 9]))[0]
+    assert 0 < loss < 20
+    assert any((old != new).any() for old, new in zip(before, slim.get_weights(), strict=True))
+
+
 def test_who_reads_whom():
     found = sources(Spec())
     assert found["conv1_7x7_s2"] == IMAGE

@@ -66,6 +66,12 @@ def test_the_budget_holds_and_is_used(name, multiple, keep):
         assert all(width == own[conv] or width % multiple == 0 for conv, width in widths.items())
 
 
+def test_the_network_of_the_pruning_literature_gets_below_its_usual_budget():
+    spec = NETWORKS["cifar"]
+    macs = cost(narrower(spec, allocation.uniform(spec, 500e6, 8))).without_aux().macs
+    assert 450e6 < macs <= 500e6 < cost(spec).without_aux().macs
+
+
 def test_branches_that_the_loss_misses_less_lose_more():
     spec = NETWORKS["cifar"]
     losses = equal_losses(spec) | {"4b/3x3": [0.0, 0.0, 0.0, 0.0], "4c/3x3": [5.0, 10.0, 15.0, 20.0]}

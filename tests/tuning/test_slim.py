@@ -44,11 +44,11 @@ def source(tmp_path_factory, data_dir):
 def slimmed(source, tmp_path_factory):
     """A slimmed run that was interrupted and resumed; what the source held before; what came of the interruption."""
     before, folder = digests(source), tmp_path_factory.mktemp("runs") / "slimmed"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt, match="the same command resumes"):
-        patch.setattr(sensitivity, "LEVELS", (0.5,))  # which takes less time
-        patch.setattr(allocation, "LEVELS", (0.5,))
-        patch.setattr(slim_module, "BUDGETS", (0.9,))
-        tuning.slim(source, folder, SETTINGS, show=lambda epochs, steps: Interrupt())
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, value in ((sensitivity, "LEVELS", (0.5,)), (allocation, "LEVELS", (0.5,))):
+            patch.setattr(module, name, value)  # which takes less time
+        with pytest.raises(KeyboardInterrupt, match="the same command resumes"):
+            tuning.slim(source, folder, SETTINGS, show=lambda epochs, steps: Interrupt())
     interrupted = {"status": metrics(folder)["status"], "position": saved_position(folder)}
     with pytest.raises(ValueError, match=r"slimmed with other settings: epochs 2, not 3\."):
         tuning.slim(source, folder, dataclasses.replace(SETTINGS, epochs=3))
