@@ -29,24 +29,29 @@ class Measured(NamedTuple):
 
 
 class MaskedNetwork:
-    """A network whose channels can be at zero for a moment.
+    """A copy of a network, for its main head alone, whose channels can be at zero.
+
+    Batch normalization takes the statistics of each batch. With those of the whole network a layer whose inputs lost
+    channels is off its scale, which hides what the channels are worth: a step of fine-tuning corrects it.
 
     Args:
-        model: the network; its weights are those of before after each call.
+        model: the network; it stays as it is.
         scores: of its channels, by which those to keep are chosen.
         examples: to measure on.
     """
 
     def __init__(self, model: GoogLeNet, scores: Scores, examples: Examples) -> None:
-        self._model, self._scores, self._examples = model, scores, examples
-        self._predictor = Predictor(model)
+        self._model = GoogLeNet(**{**model.spec.to_dict(), "aux": False, "dropout": (0.0, 0.0)})
+        for layer in self._model.layers:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+        self._scores, self._examples = scores, examples
+        self._predictor = Predictor(self._model, training=True)
 
     def measure(self, widths: Widths) -> Measured:
         """Loss and accuracy with so many of the best channels in these convolutions, and all in the others."""
         with self._masked(widths):
             self._predictor.refresh()
-            sums = sum_scores(self._predictor(self._batches()), len(self._model.spec.heads))
-        top1, _, loss, count = sums[0]  # of the main head
+            ((top1, _, loss, count),) = sum_scores(self._predictor(self._batches()), 1)
         return Measured(loss / count, top1 / count)
 
     @contextlib.contextmanager
@@ -62,9 +67,8 @@ class MaskedNetwork:
                 self._model.get_layer(name).set_weights(weights)
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        images, labels = self._examples
-        for start in range(0, len(labels), BATCH):
-            yield images[start : start + BATCH], labels[start : start + BATCH]
+        parts = max(1, round(len(self._examples.labels) / BATCH))
+        return zip(*(np.array_split(array, parts) for array in self._examples), strict=True)
 
 
 def sensitivity(network: MaskedNetwork, spec: Spec, multiple: int, track: Track) -> dict[str, list[float]]:

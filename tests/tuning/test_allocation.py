@@ -61,7 +61,7 @@ def test_the_budget_holds_and_is_used(name, multiple, keep):
     ):
         macs = cost(narrower(spec, widths)).without_aux().macs
         assert macs == allocation.macs(spec, widths)
-        assert budget >= macs > (0.9 if multiple == 1 else 0.6) * budget
+        assert budget >= macs > (0.8 if multiple == 1 else 0.6) * budget
         own = channels(spec)
         assert all(width == own[conv] or width % multiple == 0 for conv, width in widths.items())
 

@@ -21,8 +21,8 @@ CAPTIONS = {
     "sensitivity": "How much the loss on training images rises with half of a branch's channels and all of the others, "
     "before fine-tuning; branches with low bars lose most.",
     "accuracy": "Further left at the same height is better. The square and the stars are measured on the test split, "
-    "the hollow star before fine-tuning, with new statistics of batch normalization. The gray line is the accuracy on "
-    "training images with channels at zero and all else as it was, under smaller and smaller budgets.",
+    "the hollow star before fine-tuning. The gray line is the accuracy on training images before fine-tuning, under "
+    "smaller and smaller budgets. Before fine-tuning, batch normalization has statistics of the images at hand.",
 }
 
 
