@@ -25,6 +25,7 @@ from training.errors import CLUSTER_STATUS, USER_STATUS, ClusterError, Preempted
 from training.presets import FINE_TUNE, preset, preset_for_weights
 from training.recipe import POSITIVE, Range, Recipe, check_numbers, numeric_fields
 from tuning.budget import Budget
+from tuning.slim_settings import SlimSettings
 
 FLAGS = tyro.constructors.ConstructorRegistry()
 SHOWN = "ranges shown"  # a marker
@@ -54,8 +55,8 @@ class Train:
 
     settings: Annotated[Recipe, Fields]
     recipe: str = "digits"
-    """Recipe that the defaults below come from: digits, fashion, paper, quick, modern, fine-tune, or a .json file;
-    none: fine-tune with --weights, else digits."""
+    """Recipe that the defaults below come from: digits, fashion, cifar, paper, quick, modern, fine-tune, or a .json
+    file; none: fine-tune with --weights, else digits."""
     spec: Path | None = None
     """A spec.json (of a run, or of the best trial of a search) whose network replaces the recipe's; input and classes
     are those of the source."""
@@ -79,8 +80,8 @@ class Tune:
 
     settings: Annotated[Recipe, Fields]
     recipe: str = "digits"
-    """Recipe that the defaults below come from: digits, fashion, paper, quick, modern, fine-tune, or a .json file;
-    none: fine-tune with --weights, else digits."""
+    """Recipe that the defaults below come from: digits, fashion, cifar, paper, quick, modern, fine-tune, or a .json
+    file; none: fine-tune with --weights, else digits."""
     space: str = "branches"
     """branches: a multiplier by branch type; stages: by stage and branch; blocks: all 54 widths."""
     also: tuple[Literal["learning_rate", "weight_decay", "aux_weight", "dropout", "normalization"], ...] = ()
@@ -103,6 +104,23 @@ class Tune:
     there."""
     out: Path | None = None
     """Folder of the search, where the same command resumes; none: runs/tune-SPACE-TIME."""
+
+
+@dataclasses.dataclass
+class Slim:
+    """Remove channels of a trained network until a budget holds, fine-tune the rest, and write it as a run folder."""
+
+    run: RunPath
+    """Folder of the trained run."""
+    settings: Annotated[SlimSettings, Fields]
+    out: Path | None = None
+    """Folder of the slimmed run, where the same command resumes; none: RUN-slim."""
+    overwrite: bool = False
+    """Replace an earlier run in that folder."""
+    strategy: Literal["default", "mirrored", "data-parallel"] | None = None
+    """Devices that share a step."""
+    save_every: str | None = "10m"
+    """Time (10m, 30s) or number of steps (500) between two states that are saved within an epoch; None: none there."""
 
 
 @dataclasses.dataclass
@@ -357,7 +375,7 @@ class Summary:
     """Print the paper's Table 1 for a network, or draw it."""
 
     variant: str = "paper"
-    """Family: paper, batchnorm, plain, torchvision, slim, onnx_zoo or inception5h."""
+    """Family: paper, batchnorm, plain, torchvision, slim, onnx_zoo, inception5h or cifar."""
     input_shape: tuple[int, int, int] = (224, 224, 3)
     """Height, width and channels."""
     classes: int | None = None
@@ -366,8 +384,8 @@ class Summary:
     """Include the auxiliary heads."""
     include_top: bool = True
     """Include the classifiers."""
-    stem: Literal["imagenet", "small"] = "imagenet"
-    """Stem; small is for images of 28-64 px."""
+    stem: Literal["imagenet", "small", "cifar"] = "imagenet"
+    """Stem; small is for images of 28-64 px, cifar for 32 px."""
     width_multiplier: float = 1.0
     """Scales the filters of every convolution."""
     reduction: bool = True
@@ -380,6 +398,7 @@ class Summary:
 
 Other = (
     Annotated[Launch, tyro.conf.subcommand("launch")]
+    | Annotated[Slim, tyro.conf.subcommand("slim")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
@@ -457,14 +476,24 @@ def _extra(command: Any) -> str:
         return "export"
     if isinstance(command, Visualize | Explain):
         return "interpret"
-    searches = isinstance(command, Tune) or (isinstance(command, Show) and _is_search(command.folder))
-    return "tune" if searches else "train"
+    tunes = isinstance(command, Tune | Slim) or (isinstance(command, Show) and _is_of_tuning(command.folder))
+    return "tune" if tunes else "train"
 
 
 def _is_search(folder: Path) -> bool:
     from tuning.results import SEARCH
 
     return (folder / SEARCH).is_file()
+
+
+def _is_slimmed(folder: Path) -> bool:
+    from tuning.slim_settings import SLIMMING
+
+    return (folder / SLIMMING).is_file()
+
+
+def _is_of_tuning(folder: Path) -> bool:
+    return _is_search(folder) or _is_slimmed(folder)
 
 
 def _print_versions() -> None:
@@ -644,6 +673,35 @@ def _tune(command: Tune, argv: list[str]) -> None:
     console.print(f"report: {folder / write.REPORT / write.PAGE}", highlight=False, soft_wrap=True)
 
 
+def _slim(command: Slim, argv: list[str]) -> None:
+    from rich.console import Console
+
+    from training.report.page import PAGE
+    from training.report.progress import ShowProgress, track_count
+    from training.run_folder import REPORT
+    from tuning import slim
+    from tuning.report.terminal import slimming_table
+
+    if command.strategy == "data-parallel":
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+    console = Console()
+    folder = command.out or command.run.with_name(f"{command.run.absolute().name}-slim")
+    result = slim(
+        command.run,
+        folder,
+        command.settings,
+        strategy=command.strategy,
+        overwrite=command.overwrite,
+        save_every=command.save_every,
+        command=shlex.join(["googlenet", *argv]),
+        show=functools.partial(ShowProgress, console),
+        track=track_count,
+    )
+    console.print(slimming_table(result))
+    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"report: {folder / REPORT / PAGE}", highlight=False, soft_wrap=True)
+
+
 def _launch(command: Launch, argv: list[str]) -> int:
     from training.distribution.launch import launch
 
@@ -704,6 +762,11 @@ def _show(command: Show, argv: list[str]) -> None:
         from tuning.search_folder import updated_search_page
 
         page = updated_search_page(command.folder)
+    elif _is_slimmed(command.folder):
+        from training.run_folder import RunFolder
+        from tuning.report.slimming import write_slimming_page
+
+        page = write_slimming_page(RunFolder(command.folder))
     else:
         from training.report.run_page import updated_run_page
         from training.run_folder import RunFolder
@@ -924,6 +987,7 @@ def _summary(command: Summary, argv: list[str]) -> None:
 _RUN: dict[type, Callable[[Any, list[str]], int | None]] = {
     Train: _train,
     Tune: _tune,
+    Slim: _slim,
     Launch: _launch,
     Evaluate: _evaluate,
     Show: _show,

@@ -15,7 +15,9 @@ MODULES = {  # of this package
     "growth": "growth",
     "rendering": "rendering",
     "gpu": "gpu",
+    "slim": "slim",
 }
+ALONE = ("gpu", "slim")  # which run by name alone: one needs a GPU, the other takes hours
 
 
 def load(name: str) -> ModuleType:

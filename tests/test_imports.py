@@ -22,15 +22,15 @@ ORDER = {
     "inception_v1": [
         {"errors", "registration"},
         {"spec", "atomic_files", "keras_patches", "extras"},
-        {"cost", "layers", "tensorflow_layers", "losses", "preprocessing", "layout"},
+        {"cost", "dependencies", "layers", "tensorflow_layers", "losses", "preprocessing", "layout"},
         {"model", "summary"},
-        {"weights", "fold_batchnorm"},
+        {"weights", "fold_batchnorm", "slimming"},
         {"builder"},
     ],
     "training": [
         {"errors", "precision", "startup_notes", "environment"},
         {"recipe", "serving_protocol", "interruption"},
-        {"presets", "transfer"},
+        {"presets", "transfer", "distillation"},
         {"run_folder", "optimizer", "data"},
         {"run_images", "trained_network"},
         {"evaluation", "task", "serving_client", "distribution"},
@@ -39,10 +39,10 @@ ORDER = {
     ],
     "tuning": [
         {"results", "budget"},
-        {"space", "keras_tuner_patches", "importance"},
-        {"oracles", "hypermodel"},
-        {"trials", "report"},
-        {"search_folder"},
+        {"space", "keras_tuner_patches", "importance", "slim_settings", "criteria", "latency"},
+        {"oracles", "hypermodel", "allocation"},
+        {"trials", "report", "sensitivity"},
+        {"search_folder", "slim"},
         {"search"},
     ],
     "interpretability": [
