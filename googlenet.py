@@ -91,6 +91,8 @@ class Tune:
     trials: int | None = 20
     """Number of trials; None: as many as grid or hyperband want."""
     budget: Annotated[Budget, Fields] = dataclasses.field(default_factory=Budget)
+    proposal: Path | None = None
+    """A spec.json, such as that of googlenet widths, whose widths the second trial has; the first has the paper's."""
     objective: str | None = None
     """Column of history.csv, or accuracy_per_mac; none: validation top-1, of the averaged weights if there are any."""
     patience: int | None = None
@@ -121,6 +123,24 @@ class Slim:
     """Devices that share a step."""
     save_every: str | None = "10m"
     """Time (10m, 30s) or number of steps (500) between two states that are saved within an epoch; None: none there."""
+
+
+@dataclasses.dataclass
+class Widths:
+    """Propose widths of the branches from the correlations between a trained network's channels."""
+
+    run: RunPath
+    """Folder of the trained run."""
+    keep_macs: Annotated[float, POSITIVE] = 1.0
+    """Budget of the proposed network, as a fraction of the multiply-accumulates of the run's."""
+    max_macs: Annotated[float | None, POSITIVE] = None
+    """The budget as a number of multiply-accumulates for one image, in place of keep_macs."""
+    images: Annotated[int, POSITIVE] = 256
+    """Training images that correlations are measured on."""
+    threshold: float = 0.7
+    """Mean correlation above which channels form a cluster."""
+    out: Path | None = None
+    """New folder for spec.json, widths.csv and correlations.png; none: RUN-widths."""
 
 
 @dataclasses.dataclass
@@ -399,6 +419,7 @@ class Summary:
 Other = (
     Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Slim, tyro.conf.subcommand("slim")]
+    | Annotated[Widths, tyro.conf.subcommand("widths")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
@@ -476,7 +497,7 @@ def _extra(command: Any) -> str:
         return "export"
     if isinstance(command, Visualize | Explain):
         return "interpret"
-    tunes = isinstance(command, Tune | Slim) or (isinstance(command, Show) and _is_of_tuning(command.folder))
+    tunes = isinstance(command, Tune | Slim | Widths) or (isinstance(command, Show) and _is_of_tuning(command.folder))
     return "tune" if tunes else "train"
 
 
@@ -646,6 +667,7 @@ def _train(command: Train, argv: list[str]) -> None:
 def _tune(command: Tune, argv: list[str]) -> None:
     from rich.console import Console
 
+    from inception_v1.spec import read_spec
     from tuning import search
     from tuning.report import terminal, write
 
@@ -659,6 +681,7 @@ def _tune(command: Tune, argv: list[str]) -> None:
         trials=command.trials,
         budget=command.budget,
         also=command.also,
+        proposal=read_spec(command.proposal) if command.proposal else None,
         objective=command.objective,
         patience=command.patience,
         max_failures=command.max_failures,
@@ -700,6 +723,30 @@ def _slim(command: Slim, argv: list[str]) -> None:
     console.print(slimming_table(result))
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
     console.print(f"report: {folder / REPORT / PAGE}", highlight=False, soft_wrap=True)
+
+
+def _widths(command: Widths, argv: list[str]) -> None:
+    from rich.console import Console
+
+    from inception_v1.spec import read_spec
+    from training.run_folder import SPEC
+    from tuning import correlated_widths
+    from tuning.report.widths import check_new, widths_table, write_widths
+
+    console = Console()
+    folder = command.out or command.run.with_name(f"{command.run.absolute().name}-widths")
+    check_new(folder)
+    found = correlated_widths(
+        command.run,
+        keep_macs=command.keep_macs,
+        max_macs=command.max_macs,
+        images=command.images,
+        threshold=command.threshold,
+    )
+    before = read_spec(command.run / SPEC)
+    write_widths(folder, found, before)
+    console.print(widths_table(found, before))
+    console.print(f"to train it: googlenet train --spec {folder / SPEC} ...", highlight=False, soft_wrap=True)
 
 
 def _launch(command: Launch, argv: list[str]) -> int:
@@ -988,6 +1035,7 @@ _RUN: dict[type, Callable[[Any, list[str]], int | None]] = {
     Train: _train,
     Tune: _tune,
     Slim: _slim,
+    Widths: _widths,
     Launch: _launch,
     Evaluate: _evaluate,
     Show: _show,

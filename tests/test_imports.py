@@ -40,7 +40,8 @@ ORDER = {
     "tuning": [
         {"results", "budget"},
         {"space", "keras_tuner_patches", "importance", "slim_settings", "criteria", "latency"},
-        {"oracles", "hypermodel", "allocation"},
+        {"oracles", "hypermodel", "allocation", "correlations", "training_examples"},
+        {"width_proposals"},
         {"trials", "report", "sensitivity"},
         {"search_folder", "slim"},
         {"search"},
