@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from inception_v1 import GoogLeNet
+from inception_v1.errors import UserError
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import AUX_TAPS
 from interpretability import gradients
@@ -79,6 +80,9 @@ def sample_activations(model: GoogLeNet, layer: str, batches: Iterable[Any], mos
         batches: of images on the 0-255 scale, `(batch, height, width, channels)`.
         most: number of samples that are kept; of more images a random choice (reservoir sampling).
         seed: of the positions and that choice.
+
+    Raises:
+        UserError: no image.
     """
     sampler = ActivationSampler(model, layer)
     positions, choice = (np.random.default_rng([seed, stream]) for stream in range(2))
@@ -91,6 +95,8 @@ def sample_activations(model: GoogLeNet, layer: str, batches: Iterable[Any], mos
                 kept.append(sample)
             elif (place := int(choice.integers(seen))) < most:
                 kept[place] = sample
+    if not kept:
+        raise UserError("Expected images; Received: none.")
     return Samples(*(np.stack(part) for part in zip(*kept, strict=True)))
 
 
