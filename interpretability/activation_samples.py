@@ -1,12 +1,13 @@
 """Activations at random positions of many images, with what each of them adds to the logits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from inception_v1 import GoogLeNet
+from inception_v1.errors import UserError
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import AUX_TAPS
 from interpretability import gradients
@@ -60,8 +61,8 @@ class ActivationSampler:
         """Samples of images on the 0-255 scale, `(batch, height, width, channels)`."""
         inputs = np.asarray(normalize(images, self._pixels), "float32")
         found = self._activations(inputs)
-        maps, rows = _as_maps(found[self._layer]), np.arange(len(images))
-        at = (rows, *(_positions(generator, size, len(images)) for size in maps.shape[1:3]))
+        maps = _as_maps(found[self._layer])
+        at = (np.arange(len(images)), *_positions(generator, len(images), maps.shape[1:3]))
         if self._of_logits or not self._classes:
             return Samples(maps[at], maps[at][:, : self._classes])
         change = np.zeros_like(found[self._attributed])
@@ -79,17 +80,23 @@ def sample_activations(model: GoogLeNet, layer: str, batches: Iterable[Any], mos
         batches: of images on the 0-255 scale, `(batch, height, width, channels)`.
         most: number of samples that are kept; of more images a random choice (reservoir sampling).
         seed: of the positions and that choice.
+
+    Raises:
+        UserError: no image.
     """
-    sampler, generator = ActivationSampler(model, layer), np.random.default_rng(seed)
+    sampler = ActivationSampler(model, layer)
+    positions, choice = (np.random.default_rng([seed, stream]) for stream in range(2))
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     seen = 0
     for images in batches:
-        for sample in zip(*sampler(np.asarray(images), generator), strict=True):
+        for sample in zip(*sampler(np.asarray(images), positions), strict=True):
             seen += 1
             if len(kept) < most:
                 kept.append(sample)
-            elif (place := int(generator.integers(seen))) < most:
+            elif (place := int(choice.integers(seen))) < most:
                 kept[place] = sample
+    if not kept:
+        raise UserError("Expected images; Received: none.")
     return Samples(*(np.stack(part) for part in zip(*kept, strict=True)))
 
 
@@ -98,6 +105,8 @@ def _as_maps(x: np.ndarray) -> np.ndarray:
     return x[:, None, None] if x.ndim == 2 else x
 
 
-def _positions(generator: np.random.Generator, size: int, count: int) -> np.ndarray:
-    border = 1 if size >= INNER else 0
-    return generator.integers(border, size - border, count)
+def _positions(generator: np.random.Generator, count: int, size: Sequence[int]) -> np.ndarray:
+    """Rows and columns, int `(2, count)`; they do not depend on how the images are batched."""
+    height_and_width = np.array(size)
+    border = np.where(height_and_width >= INNER, 1, 0)
+    return (border + generator.random((count, 2)) * (height_and_width - 2 * border)).astype(int).T

@@ -9,6 +9,7 @@ from PIL import Image
 
 import googlenet
 from interpretability import BranchExplainer
+from interpretability.layer_figures import Figure, LayerFigures, Section
 from interpretability.overlays import overlay
 from tests.helpers.networks import trained_network
 from tests.helpers.pages import check_self_contained
@@ -23,35 +24,46 @@ def computed(monkeypatch):
     return found
 
 
-def test_images_are_explained_on_a_page(tmp_path, capsys, computed):
+def test_images_are_explained_on_a_page(tmp_path, capsys, computed, monkeypatch):
     network, out = tmp_path / "net.keras", tmp_path / "out"
     names = ["<coat>", *"bcdefg"]
     trained_network("plain", input_shape=(32, 32, 1), stem="small", class_names=names).save(network)
     files = [tmp_path / "<one>.png", tmp_path / "two.jpg"]
     for seed, file in enumerate(files):
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), "uint8")).save(file)
+    drawn = []  # what is rendered has tests of its own
+
+    def draw(figures, *_):
+        drawn.append(figures)
+        return [[Section("Caricatures", [Figure("caricature-pool2", "<pool2>", np.zeros((8, 8, 1), "uint8"))])], []]
+
+    monkeypatch.setattr(LayerFigures, "draw", draw)
     flags = ["--method", "cam", "occlusion", "--target", "<coat>", "--ablation", "--out", str(out)]
+    flags += ["--caricature", "pool2"]
     assert googlenet.main(["explain", str(network), *map(str, files), *flags]) == 0
     assert capsys.readouterr().out.strip() == str(out / "index.html")
     assert sorted(path.name for path in out.glob("*.png")) == [
-        *("0-cam.png", "0-occlusion.png", "1-cam.png", "1-occlusion.png")
+        *("0-cam.png", "0-caricature-pool2.png", "0-occlusion.png", "1-cam.png", "1-occlusion.png")
     ]
     page = (out / "index.html").read_text("utf-8")
-    assert page.count("<img") == 6
+    assert page.count("<img") == 7
+    assert page.count("&lt;pool2&gt;") == 2
+    assert drawn == [LayerFigures(("pool2",))]
     assert page.count("Explained: &lt;coat&gt;, head main.") == 2
     assert page.count("<svg") == 4
     (found,) = computed
-    drawn = re.findall(r"<title>(\w\w) (\w+): (\S+)</title>", page)
+    bars = re.findall(r"<title>(\w\w) (\w+): (\S+)</title>", page)
     rows = [values[image].ravel().tolist() for image in (0, 1) for values in (found.values, found.ablation)]
-    assert [number for *_, number in drawn] == [f"{value:+.3g}" for row in rows for value in row]
-    assert drawn[5][:2] == ("3b", "3x3")
+    assert [number for *_, number in bars] == [f"{value:+.3g}" for row in rows for value in row]
+    assert bars[5][:2] == ("3b", "3x3")
     assert found.classes.tolist() == [0, 0]
-    assert not re.search(r"<one>|<coat>|https?:|<script|url\(", re.sub(r'src="data:[^"]*"', "", page))
+    assert not re.search(r"<one>|<coat>|<pool2>|https?:|<script|url\(", re.sub(r'src="data:[^"]*"', "", page))
 
     for arguments, message in (
         ([str(network), str(tmp_path / "none.png")], "which is no file"),
         ([str(network), str(network)], "Expected a JPEG, PNG, GIF, BMP or WebP image"),
         ([str(network), str(files[0]), "--target", "coat"], "Did you mean '<coat>'?"),
+        ([str(network), str(files[0]), "--factors", "conv2_3x4"], "Did you mean 'conv2_3x3"),
         ([str(network), str(files[0]), "--head", "aux1"], "Expected one of the network's heads ['main']"),
         ([str(tmp_path), str(files[0])], "Expected the folder of a run"),
     ):
