@@ -53,7 +53,7 @@ def exported(tmp_path_factory, data_dir):
 @pytest.fixture(scope="module", autouse=True)
 def _freeze_garbage():
     """Exempts TensorFlow's modules and what earlier test files left behind from garbage collection, which would walk
-    through them after each test (0.3 to 2 s each)."""
+    through them again and again (0.3 to 2 s each)."""
     import keras  # noqa: F401
 
     gc.collect()
@@ -67,4 +67,4 @@ def _fresh_keras():
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
     yield
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # garbage is collected after each module
