@@ -38,6 +38,14 @@ def recipe(data_dir):
     )
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leaves out the drawing of a run's figures, which takes a tenth of such a run."""
+    from training.report import figures
+
+    monkeypatch.setattr(figures, "save", lambda figure, path: path.write_bytes(b"figure"))
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory, data_dir):
     """A run on digits, the folder of its first export in every form, and its model card."""

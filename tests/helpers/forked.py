@@ -52,7 +52,8 @@ class ForkedProcess:
         return self._output.read_text(errors="replace"), None
 
     def send_signal(self, number):
-        os.kill(self.pid, number)
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def terminate(self):
         self.send_signal(signal.SIGTERM)
