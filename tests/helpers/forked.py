@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -27,8 +28,9 @@ class ForkedProcess:
     """
 
     def __init__(self, command, environment, output=None):
-        self._file = None if output else tempfile.NamedTemporaryFile()  # noqa: SIM115  # is removed with this object
-        self._output = Path(output or self._file.name)
+        self._output = Path(output or tempfile.mkstemp(prefix="output")[1])
+        if output is None:
+            weakref.finalize(self, self._output.unlink)
         arguments = list(map(str, command[1:])), environment, self._output
         self._process = _CONTEXT.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
