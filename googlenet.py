@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,13 +25,27 @@ from training.errors import CLUSTER_STATUS, USER_STATUS, ClusterError, Preempted
 from training.presets import FINE_TUNE, preset, preset_for_weights
 from training.recipe import POSITIVE, Range, Recipe, check_numbers, numeric_fields
 from tuning.budget import Budget
+from tuning.slim_settings import SlimSettings
 
 FLAGS = tyro.constructors.ConstructorRegistry()
 SHOWN = "ranges shown"  # a marker
 Fields = tyro.conf.arg(name="")  # a nested dataclass whose fields are flags of their own
 RunPath = tyro.conf.Positional[Path]
+OF_LAYERS = ("caricature", "inversion", "factors", "count", "steps")  # fields of Explain for `LayerFigures`
+SPLIT_ONLY = ("branches", "split", "permutations")  # arguments of `explain --branches`
+IMAGES_ONLY = ("images", "methods", "target", *OF_LAYERS)  # those of `explain` without it
 LAUNCHABLE = ("train", "tune")  # the subcommands that can run as one process of a cluster
 DEFECT_STATUS = 70  # EX_SOFTWARE of sysexits.h
+ATLAS = ("atlas", "source", "grid", "neighbors", "whiten")  # fields of Visualize for an atlas
+CHANNELS_ALONE = (
+    "channels",
+    "per_branch",
+    "transforms",
+    "learning_rate",
+    "tries",
+    "sd",
+    "examples",
+)  # and those not for one
 RENAMED = {"normalisation": "normalization"}  # values of --also that earlier releases spelled in another way
 
 
@@ -41,8 +55,8 @@ class Train:
 
     settings: Annotated[Recipe, Fields]
     recipe: str = "digits"
-    """Recipe that the defaults below come from: digits, fashion, paper, quick, modern, fine-tune, or a .json file;
-    none: fine-tune with --weights, else digits."""
+    """Recipe that the defaults below come from: digits, fashion, cifar, paper, quick, modern, fine-tune, or a .json
+    file; none: fine-tune with --weights, else digits."""
     spec: Path | None = None
     """A spec.json (of a run, or of the best trial of a search) whose network replaces the recipe's; input and classes
     are those of the source."""
@@ -66,8 +80,8 @@ class Tune:
 
     settings: Annotated[Recipe, Fields]
     recipe: str = "digits"
-    """Recipe that the defaults below come from: digits, fashion, paper, quick, modern, fine-tune, or a .json file;
-    none: fine-tune with --weights, else digits."""
+    """Recipe that the defaults below come from: digits, fashion, cifar, paper, quick, modern, fine-tune, or a .json
+    file; none: fine-tune with --weights, else digits."""
     space: str = "branches"
     """branches: a multiplier by branch type; stages: by stage and branch; blocks: all 54 widths."""
     also: tuple[Literal["learning_rate", "weight_decay", "aux_weight", "dropout", "normalization"], ...] = ()
@@ -77,6 +91,8 @@ class Tune:
     trials: int | None = 20
     """Number of trials; None: as many as grid or hyperband want."""
     budget: Annotated[Budget, Fields] = dataclasses.field(default_factory=Budget)
+    proposal: Path | None = None
+    """A spec.json, such as that of googlenet widths, whose widths the second trial has; the first has the paper's."""
     objective: str | None = None
     """Column of history.csv, or accuracy_per_mac; none: validation top-1, of the averaged weights if there are any."""
     patience: int | None = None
@@ -90,6 +106,41 @@ class Tune:
     there."""
     out: Path | None = None
     """Folder of the search, where the same command resumes; none: runs/tune-SPACE-TIME."""
+
+
+@dataclasses.dataclass
+class Slim:
+    """Remove channels of a trained network until a budget holds, fine-tune the rest, and write it as a run folder."""
+
+    run: RunPath
+    """Folder of the trained run."""
+    settings: Annotated[SlimSettings, Fields]
+    out: Path | None = None
+    """Folder of the slimmed run, where the same command resumes; none: RUN-slim."""
+    overwrite: bool = False
+    """Replace an earlier run in that folder."""
+    strategy: Literal["default", "mirrored", "data-parallel"] | None = None
+    """Devices that share a step."""
+    save_every: str | None = "10m"
+    """Time (10m, 30s) or number of steps (500) between two states that are saved within an epoch; None: none there."""
+
+
+@dataclasses.dataclass
+class Widths:
+    """Propose widths of the branches from the correlations between a trained network's channels."""
+
+    run: RunPath
+    """Folder of the trained run."""
+    keep_macs: Annotated[float, POSITIVE] = 1.0
+    """Budget of the proposed network, as a fraction of the multiply-accumulates of the run's."""
+    max_macs: Annotated[float | None, POSITIVE] = None
+    """The budget as a number of multiply-accumulates for one image, in place of keep_macs."""
+    images: Annotated[int, POSITIVE] = 256
+    """Training images that correlations are measured on."""
+    threshold: float = 0.7
+    """Mean correlation above which channels form a cluster."""
+    out: Path | None = None
+    """New folder for spec.json, widths.csv and correlations.png; none: RUN-widths."""
 
 
 @dataclasses.dataclass
@@ -171,21 +222,24 @@ class Predict:
 
 @dataclasses.dataclass
 class Visualize:
-    """Render what each channel of a layer responds to most, and write the images and a page of them."""
+    """Render what each channel of some layers responds to most, or an atlas of a layer's activations, as images and a
+    page."""
 
     model: RunPath
     """Folder of the run, or a .keras file."""
-    layer: str = "inception_4d"
-    """A block (inception_4d), a convolution (conv2_3x3, inception_4d_5x5), either with _pre_relu behind it, or a head's
-    main_logits; Lucid's names (mixed4d) are taken too."""
+    layer: tuple[str, ...] = ("inception_4d",)
+    """Layers: a block (inception_4d), a convolution (conv2_3x3, inception_4d_5x5), either with _pre_relu behind it, or
+    a head's main_logits; Lucid's names (mixed4d) are taken too. all: the nine blocks."""
     channels: str | None = None
-    """Channels to render, such as 0-63,70; none: all. The same command resumes, and renders none again."""
+    """Channels of each layer, such as 0-63,70; none: all. The same command resumes, and renders none again."""
+    per_branch: Annotated[int | None, POSITIVE] = None
+    """Render so many channels from the beginning of each branch of a block instead."""
     out: Path | None = None
     """Folder for the images and index.html; none: visualizations/MODEL."""
     size: Annotated[int | None, POSITIVE] = None
     """Height and width of the images; none: the network's, at most 128."""
-    steps: Annotated[int, POSITIVE] = 512
-    """Optimization steps of an image."""
+    steps: Annotated[int | None, POSITIVE] = None
+    """Optimization steps of an image; none: 512, of an atlas 128."""
     batch: Annotated[int, POSITIVE] = 16
     """Images that are rendered at a time."""
     seed: int = 0
@@ -196,20 +250,34 @@ class Visualize:
     """Learning rate of Adam."""
     tries: Annotated[int, POSITIVE] = 1
     """First images of each channel; the rendered image that activates it most is kept."""
+    sd: Annotated[float, POSITIVE] = 0.01
+    """Standard deviation of the first images' spectra; 1: first images of much contrast, which differ more."""
     examples: int | None = None
     """Images of the split that stand beside each rendered one; none: 6, of a .keras file 0."""
     split: str | None = None
-    """TFDS split of the examples, e.g. train[:500]; none: the run's test split."""
+    """TFDS split of the examples or of the atlas, e.g. train[:500]; none: the test split."""
+    atlas: bool = False
+    """Draw an activation atlas instead of the channels: activations of many images, laid out by UMAP and rendered."""
+    source: str | None = None
+    """Atlas: source of the images (digits, fashion_mnist, folder:PATH or a name of TensorFlow Datasets); none: the
+    run's."""
+    grid: Annotated[int, POSITIVE] = 10
+    """Atlas: rows and columns."""
+    neighbors: Annotated[int, POSITIVE] = 50
+    """Atlas: activations that UMAP keeps near each one."""
+    whiten: bool = True
+    """Atlas: render what sets each cell apart; --no-whiten: its mean activation itself."""
 
 
 @dataclasses.dataclass
 class Explain:
-    """Draw which pixels the predictions for images come from, as heat maps on a page."""
+    """Draw which pixels and branches the predictions for images come from, or with --branches which classes each branch
+    serves."""
 
     model: RunPath
     """Folder of the run, or a .keras file."""
     images: tyro.conf.Positional[tuple[str, ...]]
-    """Image files: JPEG, PNG, GIF, BMP or WebP."""
+    """Image files: JPEG, PNG, GIF, BMP or WebP. Not with --branches."""
     methods: Annotated[
         tuple[Literal["cam", "gradcam", "integrated_gradients", "guided_ig", "smoothgrad", "xrai", "occlusion"], ...]
         | None,
@@ -223,9 +291,29 @@ class Explain:
     out: Path | None = None
     """Folder for the heat maps and index.html; none: explanations/MODEL."""
     seed: int = 0
-    """Seed of the noise of smoothgrad."""
+    """Seed of all that is drawn: the noise of smoothgrad, first images, permutations, the random weights of --check."""
+    caricature: tuple[str, ...] = ()
+    """Layers whose caricature of each image to render: what they respond to in it, exaggerated."""
+    inversion: tuple[str, ...] = ()
+    """Layers to invert: images that have the activations of each image, and nothing else of it."""
+    factors: tuple[str, ...] = ()
+    """Layers whose activations to factorize into a few directions, shown over each image."""
+    count: Annotated[int, POSITIVE] = 6
+    """Factors of a layer."""
+    steps: Annotated[int, POSITIVE] = 512
+    """Optimization steps of caricatures, inversions and factors."""
     check: bool = False
-    """Check the methods on these images: deletion and insertion, and correlation with maps of random weights."""
+    """Check the methods on these images: deletion and insertion, and correlation with maps of random weights. With
+    --branches: show what random weights give there."""
+    ablation: bool = False
+    """Also show how far the logit falls when the output of a branch is set to zero, each branch's in turn. With
+    --branches: measure contributions so, instead of by activation x gradient."""
+    branches: bool = False
+    """Explain a split of the run instead of images: what each branch contributes to each class, with p-values."""
+    split: str | None = None
+    """TFDS split of --branches, e.g. train[:500]; none: the run's test split."""
+    permutations: Annotated[int, POSITIVE] = 999
+    """Permutations of the labels for the p-values of --branches."""
 
 
 @dataclasses.dataclass
@@ -307,7 +395,7 @@ class Summary:
     """Print the paper's Table 1 for a network, or draw it."""
 
     variant: str = "paper"
-    """Family: paper, batchnorm, plain, torchvision, slim, onnx_zoo or inception5h."""
+    """Family: paper, batchnorm, plain, torchvision, slim, onnx_zoo, inception5h or cifar."""
     input_shape: tuple[int, int, int] = (224, 224, 3)
     """Height, width and channels."""
     classes: int | None = None
@@ -316,8 +404,8 @@ class Summary:
     """Include the auxiliary heads."""
     include_top: bool = True
     """Include the classifiers."""
-    stem: Literal["imagenet", "small"] = "imagenet"
-    """Stem; small is for images of 28-64 px."""
+    stem: Literal["imagenet", "small", "cifar"] = "imagenet"
+    """Stem; small is for images of 28-64 px, cifar for 32 px."""
     width_multiplier: float = 1.0
     """Scales the filters of every convolution."""
     reduction: bool = True
@@ -330,6 +418,8 @@ class Summary:
 
 Other = (
     Annotated[Launch, tyro.conf.subcommand("launch")]
+    | Annotated[Slim, tyro.conf.subcommand("slim")]
+    | Annotated[Widths, tyro.conf.subcommand("widths")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
@@ -407,14 +497,24 @@ def _extra(command: Any) -> str:
         return "export"
     if isinstance(command, Visualize | Explain):
         return "interpret"
-    searches = isinstance(command, Tune) or (isinstance(command, Show) and _is_search(command.folder))
-    return "tune" if searches else "train"
+    tunes = isinstance(command, Tune | Slim | Widths) or (isinstance(command, Show) and _is_of_tuning(command.folder))
+    return "tune" if tunes else "train"
 
 
 def _is_search(folder: Path) -> bool:
     from tuning.results import SEARCH
 
     return (folder / SEARCH).is_file()
+
+
+def _is_slimmed(folder: Path) -> bool:
+    from tuning.slim_settings import SLIMMING
+
+    return (folder / SLIMMING).is_file()
+
+
+def _is_of_tuning(folder: Path) -> bool:
+    return _is_search(folder) or _is_slimmed(folder)
 
 
 def _print_versions() -> None:
@@ -567,6 +667,7 @@ def _train(command: Train, argv: list[str]) -> None:
 def _tune(command: Tune, argv: list[str]) -> None:
     from rich.console import Console
 
+    from inception_v1.spec import read_spec
     from tuning import search
     from tuning.report import terminal, write
 
@@ -580,6 +681,7 @@ def _tune(command: Tune, argv: list[str]) -> None:
         trials=command.trials,
         budget=command.budget,
         also=command.also,
+        proposal=read_spec(command.proposal) if command.proposal else None,
         objective=command.objective,
         patience=command.patience,
         max_failures=command.max_failures,
@@ -592,6 +694,59 @@ def _tune(command: Tune, argv: list[str]) -> None:
         return
     console.print(terminal.best_table(results))
     console.print(f"report: {folder / write.REPORT / write.PAGE}", highlight=False, soft_wrap=True)
+
+
+def _slim(command: Slim, argv: list[str]) -> None:
+    from rich.console import Console
+
+    from training.report.page import PAGE
+    from training.report.progress import ShowProgress, track_count
+    from training.run_folder import REPORT
+    from tuning import slim
+    from tuning.report.terminal import slimming_table
+
+    if command.strategy == "data-parallel":
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+    console = Console()
+    folder = command.out or command.run.with_name(f"{command.run.absolute().name}-slim")
+    result = slim(
+        command.run,
+        folder,
+        command.settings,
+        strategy=command.strategy,
+        overwrite=command.overwrite,
+        save_every=command.save_every,
+        command=shlex.join(["googlenet", *argv]),
+        show=functools.partial(ShowProgress, console),
+        track=track_count,
+    )
+    console.print(slimming_table(result))
+    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"report: {folder / REPORT / PAGE}", highlight=False, soft_wrap=True)
+
+
+def _widths(command: Widths, argv: list[str]) -> None:
+    from rich.console import Console
+
+    from inception_v1.spec import read_spec
+    from training.run_folder import SPEC
+    from tuning import correlated_widths
+    from tuning.report.widths import check_new, widths_table, write_widths
+
+    console = Console()
+    folder = command.out or command.run.with_name(f"{command.run.absolute().name}-widths")
+    check_new(folder)
+    found = correlated_widths(
+        command.run,
+        keep_macs=command.keep_macs,
+        max_macs=command.max_macs,
+        images=command.images,
+        threshold=command.threshold,
+    )
+    before = read_spec(command.run / SPEC)
+    write_widths(folder, found, before)
+    console.print(widths_table(found, before))
+    console.print(f"to train it: googlenet train --spec {folder / SPEC} ...", highlight=False, soft_wrap=True)
 
 
 def _launch(command: Launch, argv: list[str]) -> int:
@@ -654,6 +809,11 @@ def _show(command: Show, argv: list[str]) -> None:
         from tuning.search_folder import updated_search_page
 
         page = updated_search_page(command.folder)
+    elif _is_slimmed(command.folder):
+        from training.run_folder import RunFolder
+        from tuning.report.slimming import write_slimming_page
+
+        page = write_slimming_page(RunFolder(command.folder))
     else:
         from training.report.run_page import updated_run_page
         from training.run_folder import RunFolder
@@ -721,11 +881,21 @@ def _predict(command: Predict, argv: list[str]) -> int:
 
 
 def _visualize(command: Visualize, argv: list[str]) -> None:
+    from interpretability.channel_rendering import ChannelSettings
     from interpretability.progress import show_progress
+    from interpretability.rendering import STEPS
     from interpretability.visualize import visualize
 
+    if command.atlas:
+        _draw_atlas(command)
+        return
     arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
-    found = visualize(arguments.pop("model"), **arguments, progress=show_progress)
+    for name in ATLAS:
+        arguments.pop(name)
+    arguments["steps"] = command.steps or STEPS
+    fields = [field.name for field in dataclasses.fields(ChannelSettings)]
+    settings = ChannelSettings(**{name: arguments.pop(name) for name in fields})
+    found = visualize(arguments.pop("model"), **arguments, settings=settings, progress=show_progress)
     if found.above:
         above, channels = found.above
         print(
@@ -735,15 +905,66 @@ def _visualize(command: Visualize, argv: list[str]) -> None:
     print(found.page)
 
 
-def _explain(command: Explain, argv: list[str]) -> None:
-    from interpretability.explain import explain
+def _draw_atlas(command: Visualize) -> None:
+    from interpretability.atlas import STEPS, AtlasSettings
+    from interpretability.atlas_files import write_atlas
     from interpretability.progress import show_progress
 
-    arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    default = Visualize(command.model)
+    if given := [name for name in CHANNELS_ALONE if getattr(command, name) != getattr(default, name)]:
+        raise UserError(f"Expected --atlas, or flags of the channels' images; Received: both, with {', '.join(given)}.")
+    if len(command.layer) != 1:
+        raise UserError(f"Expected one layer with --atlas; Received: {', '.join(command.layer) or 'none'}.")
+    settings = AtlasSettings(
+        grid=command.grid,
+        neighbors=command.neighbors,
+        whiten=command.whiten,
+        size=command.size,
+        steps=command.steps or STEPS,
+        seed=command.seed,
+    )
+    images = {"images": command.source, "split": command.split}
+    print(
+        write_atlas(
+            command.model, command.layer[0], command.out, settings, command.batch, **images, progress=show_progress
+        )
+    )
+
+
+def _explain(command: Explain, argv: list[str]) -> None:
+    from interpretability.explain import explain
+    from interpretability.layer_figures import LayerFigures
+    from interpretability.progress import show_progress
+
+    if command.branches:
+        return _explain_split(command)
+    arguments = _arguments_of(command, SPLIT_ONLY, "without --branches")
+    drawn = {name: arguments.pop(name) for name in OF_LAYERS}
+    arguments["layers"] = LayerFigures(**drawn, seed=command.seed)
     found = explain(arguments.pop("model"), arguments.pop("images"), **arguments, progress=show_progress)
     for method, check in found.checks.items():
         print(f"{method}: {', '.join(f'{name} {value:.3f}' for name, value in check._asdict().items())}")
     print(found.page)
+
+
+def _explain_split(command: Explain) -> None:
+    from interpretability.explain_split import explain_split
+    from interpretability.progress import show_progress
+
+    arguments = _arguments_of(command, IMAGES_ONLY, "with --branches")
+    del arguments["branches"]
+    found = explain_split(arguments.pop("model"), **arguments, progress=show_progress)
+    print(*found.summary(), found.page, sep="\n")
+
+
+def _arguments_of(command: Any, others: Sequence[str], where: str) -> dict[str, Any]:
+    """The fields of a command but some. Raises UserError where one of these was given."""
+    fields = {field.name: field.default for field in dataclasses.fields(command)}
+    given = [name for name in others if getattr(command, name) not in ((), fields[name])]
+    if given:
+        flags = ", ".join(name if name == "images" else f"--{name}" for name in given)
+        raise UserError(f"Expected no {flags} {where}; Received: {getattr(command, given[0])}.")
+    return {name: getattr(command, name) for name in fields if name not in others}
 
 
 def _export(command: Export, argv: list[str]) -> None:
@@ -813,6 +1034,8 @@ def _summary(command: Summary, argv: list[str]) -> None:
 _RUN: dict[type, Callable[[Any, list[str]], int | None]] = {
     Train: _train,
     Tune: _tune,
+    Slim: _slim,
+    Widths: _widths,
     Launch: _launch,
     Evaluate: _evaluate,
     Show: _show,

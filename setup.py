@@ -29,6 +29,8 @@ INTERPRET = [
     "jinja2>=3.1",  # the page of a network's channels
     "saliency>=0.2.1,<0.3",  # interpretability/saliency_patches.py takes private names
     "scikit-image>=0.25",  # saliency imports it
+    "scikit-learn>=1.6",  # factors of an image's activations
+    "umap-learn>=0.5.12",  # the layout of an activation atlas
 ]
 ALL = [*TRAIN, *TUNE, *EXPORT, *INTERPRET]
 

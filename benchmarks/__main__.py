@@ -1,7 +1,7 @@
 """Every measurement: python -m benchmarks [NAME ...] [its own flags] | --quick [--save] | --docs
 
-NAME is one or more of train, inference, input, startup, scaling, saving, predict, growth and gpu; without one, all of
-them but gpu run, which takes half an hour on 2 cores. Tables are printed, and numbers go to
+NAME is one or more of train, inference, input, startup, scaling, saving, predict, growth, gpu and slim; without
+one, all of them but gpu and slim run, which takes half an hour on 2 cores. Tables are printed, and numbers go to
 `benchmarks/results/NAME.json`.
 `--quick` runs small measurements in under three minutes and compares their ratios with those stored (`--save` stores
 them); `--docs` writes the stored tables into docs/results/.
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     if arguments and len(names) != 1:
         print(f"Expected one name before flags of its own; Received: {' '.join(names + arguments)}.", file=sys.stderr)
         return 2
-    for name in names or [name for name in registry.MODULES if name != "gpu"]:
+    for name in names or [name for name in registry.MODULES if name not in registry.ALONE]:
         with startup_notes.hidden():
             benchmark = registry.load(name)
             with contextlib.suppress(ImportError):  # which Keras on JAX does without

@@ -13,8 +13,11 @@ MODULES = {  # of this package
     "saving": "saving",
     "predict": "predict",
     "growth": "growth",
+    "rendering": "rendering",
     "gpu": "gpu",
+    "slim": "slim",
 }
+ALONE = ("gpu", "slim")  # which run by name alone: one needs a GPU, the other takes hours
 
 
 def load(name: str) -> ModuleType:

@@ -16,16 +16,20 @@ def build_googlenet(
 
     Args:
         variant: the family: "paper" (= Caffe), "batchnorm", "plain" (no normalization), "torchvision", "slim",
-            "onnx_zoo" or "inception5h". None: the family of `weights`, or the paper's.
+            "onnx_zoo", "inception5h" or "cifar" (that of the pruning literature). None: the family of `weights`, or
+            the paper's.
         input_shape: (height, width, channels) in pixels, always channels last. Height and width may be None where
             nothing after them is flattened: without the 5x5/3 auxiliary heads.
-        classes: number of classes; None for the family's own (1000, slim 1001, inception5h 1008).
+        classes: number of classes; None for the family's own (1000, slim 1001, inception5h 1008, cifar 10).
         aux: whether to build the auxiliary heads "aux1" (on block 4a) and "aux2" (on 4d).
         include_top: False leaves out every head; the output is then one tensor of features.
         pooling: of the features without a top: None (the feature maps), "avg" or "max" (one vector an image).
-        stem: "imagenet" (halves the image three times before block 3a) or "small" (once, for 28-64 px images).
+        stem: "imagenet" (halves the image three times before block 3a) "small" (once, for 28-64 px images) or
+            "cifar" (not at all, for 32 px: one 3x3 convolution).
         widths: block name ("3a" ... "5b") to six channel counts in the order of `spec.Widths`. Blocks not named
             keep the family's. Explicit numbers are final: `width_multiplier` leaves them alone.
+        stem_widths: channels of the stem's convolutions in their order: three of "imagenet" (7x7, 1x1, 3x3), two of
+            "small", one of "cifar"; None for 64, 64 and 192 (64 and 192; 192) under the width multiplier.
         width_multiplier: scales every other convolution and the auxiliary dense layers, rounded to multiples of 8.
         reduction: False builds the naive module without 1x1 reductions and projections (Figure 2a).
         dropout: rate in [0, 1) before the main classifier, or a pair (main, auxiliary); None, also within the pair, for

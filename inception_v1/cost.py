@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inception_v1.errors import UserError
@@ -114,19 +114,22 @@ def cost(spec: Spec) -> Cost:
     return Cost(tuple(rows))
 
 
-def classifier_cost(spec: Spec, widths: Mapping[str, Widths]) -> tuple[Any, Any]:
+def classifier_cost(
+    spec: Spec, widths: Mapping[str, Widths], stem_widths: Sequence[Any] | None = None
+) -> tuple[Any, Any]:
     """Counts `cost(spec).without_aux()` under other widths of the blocks, for many networks at once.
 
     Args:
         spec: all but the widths.
         widths: of every block; each number may be an integer array with one element a network.
+        stem_widths: of the stem's convolutions, likewise; None for those of `spec`.
 
     Returns:
         Parameters and multiply-accumulates, arrays where the widths are.
     """
     height, width, channels = spec.input_shape
     shape, total = (typing.cast(int, height), typing.cast(int, width), channels), _Count()
-    for layer in spec.trunk(widths):
+    for layer in spec.trunk(widths, stem_widths):
         shape, count = _through(spec, layer, shape)
         total += count
     if spec.include_top:

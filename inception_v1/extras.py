@@ -15,7 +15,7 @@ MODULES = {  # what each extra of setup.py brings and this package imports
     ),
     "tune": ("keras_tuner",),
     "export": ("tf2onnx", "onnxruntime", "ai_edge_litert", "tensorflow_serving"),
-    "interpret": ("matplotlib", "PIL", "jinja2", "saliency", "skimage"),
+    "interpret": ("matplotlib", "PIL", "jinja2", "saliency", "skimage", "sklearn", "umap"),
     "jax": ("jax",),
 }
 

@@ -393,6 +393,9 @@ def _max_pool(spec: Spec, layer: MaxPool, x: Any) -> Any:
     padding = "valid" if rounding == "floor" else "same"
     if layer.stride == 1:
         padding = "same"
+    elif rounding == "centered":
+        x = ZeroPadding2D(layer.size // 2, data_format="channels_last", name=f"{layer.name}_pad")(x)
+        padding = "valid"
     elif rounding == "ceil" and layer.size > layer.stride:
         sizes = x.shape[1:3]
         if all(n is not None and n % 2 == 1 for n in sizes):

@@ -10,6 +10,8 @@ import numpy as np
 from inception_v1.errors import UserError
 from inception_v1.spec import PIXELS, VARIANTS, check_choice
 
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
 
 def normalize(images: Any, pixels: str) -> Any:
     """Turns pixels on the 0-255 scale into a network's input: the one function for training, evaluation and export.
@@ -75,9 +77,9 @@ def decode_predictions(predictions: Any, variant: str = "paper", top: int = 5) -
         top: how many classes an image, best first.
 
     Returns:
-        Per image `top` tuples (WordNet id, name, score). The id is empty where there is none: slim's background, the
-        dummy class of inception5h, its two maillots (its list distinguishes them only by position) and its last seven
-        outputs, which no list names: their names are indices.
+        Per image `top` tuples (WordNet id, name, score). The id is empty where there is none: CIFAR-10,
+        slim's background, the dummy class of inception5h, its two maillots (its list distinguishes them only by
+        position) and its last seven outputs, which no list names: their names are indices.
 
     Raises:
         UserError: unknown variant, `top` out of range, or another number of classes than the family's.
@@ -101,6 +103,8 @@ def class_list(name: str, classes: int) -> tuple[tuple[str, str], ...]:
     if name == "inception5h":
         named = _listed("inception5h_classes.txt")
         return named + tuple(("", str(i)) for i in range(len(named), classes))
+    if name == "cifar10":
+        return tuple(("", name) for name in CIFAR10)
     background = (("", "background"),) if name == "background+imagenet" else ()
     return background + _listed("imagenet_classes.txt")
 

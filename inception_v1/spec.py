@@ -43,6 +43,8 @@ BLOCKS = {
     "5b": Widths(384, 192, 384, 48, 128, 128),  #                  7x7x1024
 }
 
+BRANCHES = ("1x1", "3x3", "5x5", "pool")  # of a block, in the order in which it concatenates them
+
 # Section 5: the auxiliary classifiers sit on the outputs of 4a and 4d, and their losses count 0.3.
 AUX_TAPS = {"aux1": "4a", "aux2": "4d"}
 LOSS_WEIGHTS = {"main": 1.0, "aux1": 0.3, "aux2": 0.3}
@@ -93,9 +95,11 @@ class Variant:
         norm: `LRN` twice in the stem, `BatchNorm` after every convolution, or None.
         conv_bias: whether convolutions carry a bias.
         conv1_padding: "explicit" pads 3 on each side of the 7x7/2; "same" is TensorFlow's (2, 3 at even sizes).
-        pool_rounding: how the stride-2 max pools treat the border: "ceil", "floor" or "same".
+        pool_rounding: how the stride-2 max pools treat the border: "ceil", "floor", "same", or "centered" (one row and
+            column of padding on each side, as `torch.nn.MaxPool2d(3, 2, padding=1)`).
         pool4_size: window of the max pool before block 5a.
         conv5_kernel: kernel of the branch that the paper calls 5x5.
+        conv5_layers: number of convolutions with that kernel in the branch, one after the other.
         blocks: the table of widths.
         aux_pool: "5x5/3" (as in the paper) or "adaptive" (4x4 whatever the size of the feature maps).
         aux_published: whether the family's published files hold the auxiliary heads.
@@ -113,6 +117,7 @@ class Variant:
     pool_rounding: str = "ceil"
     pool4_size: int = 3
     conv5_kernel: int = 5
+    conv5_layers: int = 1
     blocks: Mapping[str, Widths] = dataclasses.field(default_factory=lambda: BLOCKS)
     aux_pool: str = "5x5/3"
     aux_published: bool = True
@@ -179,9 +184,31 @@ VARIANTS = {
         pixels="minus_117",
         source="Google's inception5h.zip, the graph of DeepDream and Lucid",
     ),
+    "cifar": Variant(
+        BatchNorm(momentum=0.9),
+        pool_rounding="centered",
+        conv5_kernel=3,
+        conv5_layers=2,
+        aux_published=False,
+        dropout=0.0,
+        classes=10,
+        class_list="cifar10",
+        pixels="signed",
+        source="kuangliu/pytorch-cifar models/googlenet.py, which HRank (arXiv 2002.10179) and others slim",
+    ),
 }
 
-STEMS = ("imagenet", "small")
+STEMS = {"imagenet": 3, "small": 2, "cifar": 1}  # number of convolutions
+# Name of a convolution within its block, to the width that sets its channels.
+WIDTH_OF = {
+    "1x1": "conv1",
+    "3x3_reduce": "reduce3",
+    "3x3": "conv3",
+    "5x5_reduce": "reduce5",
+    "5x5_first": "conv5",
+    "5x5": "conv5",
+    "pool_proj": "pool",
+}
 POOLINGS = (None, "avg", "max")
 ACTIVATIONS = ("softmax", None)
 
@@ -237,6 +264,7 @@ class SpecArguments(TypedDict, total=False):
     pooling: str | None
     stem: str
     widths: Mapping[str, Widths | tuple[int, int, int, int, int, int]] | None
+    stem_widths: Sequence[int] | None
     width_multiplier: float
     reduction: bool
     dropout: float | tuple[float | None, float | None] | None
@@ -269,6 +297,7 @@ class Spec:
     pooling: str | None = None
     stem: str = "imagenet"
     widths: Mapping[str, Widths] | None = None
+    stem_widths: tuple[int, ...] | None = None
     width_multiplier: float = 1.0
     reduction: bool = True
     classifier_activation: str | None = "softmax"
@@ -296,6 +325,7 @@ class Spec:
         given["classes"] = _checked_classes(family.classes if given["classes"] is None else given["classes"])
         given["dropout"] = _checked_dropout(given["dropout"], family)
         given["widths"] = _checked_widths(given["widths"])
+        given["stem_widths"] = _checked_stem_widths(given["stem_widths"], given["stem"])
         given["lrn"] = _checked_lrn(given["lrn"], family)
         given["pixels"] = family.pixels if given["pixels"] is None else given["pixels"]
         check_choice("pixels", given["pixels"], PIXELS)
@@ -341,11 +371,13 @@ class Spec:
         table = {block: Widths(*map(self.scaled, widths)) for block, widths in self.family.blocks.items()}
         return {**table, **(self.widths or {})}
 
-    def trunk(self, widths: Mapping[str, Widths] | None = None) -> tuple[LayerSpec, ...]:
+    def trunk(
+        self, widths: Mapping[str, Widths] | None = None, stem_widths: Sequence[int] | None = None
+    ) -> tuple[LayerSpec, ...]:
         """The body of the network in order, from the first convolution to block 5b; with other widths where given."""
         blocks = {block: self._block(block, w) for block, w in (widths or self.block_widths()).items()}
         return (
-            *self._stem(),
+            *self._stem(stem_widths or self.all_stem_widths()),
             *(blocks[b] for b in ("3a", "3b")),
             MaxPool("pool3", 3),
             *(blocks[b] for b in ("4a", "4b", "4c", "4d", "4e")),
@@ -353,18 +385,28 @@ class Spec:
             *(blocks[b] for b in ("5a", "5b")),
         )
 
-    def _stem(self) -> tuple[LayerSpec, ...]:
+    def all_stem_widths(self) -> tuple[int, ...]:
+        """Output channels of the stem's convolutions: the explicit ones, or the paper's under the width multiplier."""
         first, second = self.scaled(64), self.scaled(192)
+        return self.stem_widths or {"imagenet": (first, first, second), "small": (first, second)}.get(
+            self.stem, (second,)
+        )
+
+    def _stem(self, widths: Sequence[int]) -> tuple[LayerSpec, ...]:
         lrn = isinstance(self.norm, LRN)
         norm1 = (ResponseNorm("pool1_norm1"),) if lrn else ()
         norm2 = (ResponseNorm("conv2_norm2"),) if lrn else ()
+        if self.stem == "cifar":  # 32 px: full resolution up to the pool after block 3b
+            return (Conv("conv1_3x3", widths[0], 3), *((ResponseNorm("conv1_norm1"),) if lrn else ()))
         if self.stem == "small":  # 28-64 px: full resolution up to one pool
+            first, second = widths
             return (Conv("conv1_3x3", first, 3), *norm1, Conv("conv2_3x3", second, 3), *norm2, MaxPool("pool2", 3))
+        first, reduce, second = widths
         return (
             Conv("conv1_7x7_s2", first, 7, 2),
             MaxPool("pool1", 3),
             *norm1,
-            Conv("conv2_3x3_reduce", first, 1),
+            Conv("conv2_3x3_reduce", reduce, 1),
             Conv("conv2_3x3", second, 3),
             *norm2,
             MaxPool("pool2", 3),
@@ -374,16 +416,17 @@ class Spec:
         name = f"inception_{block}"
         conv1 = Conv(f"{name}_1x1", w.conv1, 1)
         conv3 = Conv(f"{name}_3x3", w.conv3, 3)
-        conv5 = Conv(f"{name}_5x5", w.conv5, self.family.conv5_kernel)
+        first5 = Conv(f"{name}_5x5_first", w.conv5, self.family.conv5_kernel)
+        conv5 = (*(first5,) * (self.family.conv5_layers - 1), first5._replace(name=f"{name}_5x5"))
         pool = MaxPool(f"{name}_pool", 3, 1)
         if not self.reduction:  # Figure 2(a), the naive module
-            return Inception(name, ((conv1,), (conv3,), (conv5,), (pool,)))
+            return Inception(name, ((conv1,), (conv3,), conv5, (pool,)))
         return Inception(
             name,
             (
                 (conv1,),
                 (Conv(f"{name}_3x3_reduce", w.reduce3, 1), conv3),
-                (Conv(f"{name}_5x5_reduce", w.reduce5, 1), conv5),
+                (Conv(f"{name}_5x5_reduce", w.reduce5, 1), *conv5),
                 (pool, Conv(f"{name}_pool_proj", w.pool, 1)),
             ),
         )
@@ -392,7 +435,8 @@ class Spec:
         """Height or width after `layer`; None stays None. Zero or less: `layer` does not fit."""
         if size is None or isinstance(layer, ResponseNorm | Inception) or layer.stride == 1:
             return size
-        if isinstance(layer, Conv) or self.family.pool_rounding == "same":  # 7x7/2, padded 3,3 or same: rounds up too
+        # 7x7/2, padded 3,3 or same, rounds up too; so does 3x3/2 with a padding of 1 on each side.
+        if isinstance(layer, Conv) or self.family.pool_rounding in ("same", "centered"):
             return math.ceil(size / layer.stride)
         round_ = {"ceil": math.ceil, "floor": math.floor}[self.family.pool_rounding]
         return round_((size - layer.size) / layer.stride) + 1
@@ -409,7 +453,7 @@ class Spec:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them; `Spec(**d)` gives the same spec back."""
         fields = dataclasses.asdict(self)
-        for key in ("input_shape", "dropout", "lrn", "class_names"):
+        for key in ("input_shape", "stem_widths", "dropout", "lrn", "class_names"):
             fields[key] = None if fields[key] is None else list(fields[key])
         if self.widths is not None:
             fields["widths"] = {block: list(widths) for block, widths in self.widths.items()}
@@ -531,6 +575,18 @@ def _checked_widths(widths: Any) -> dict[str, Widths] | None:
             )
         checked[block] = Widths(*map(int, numbers))
     return checked or None
+
+
+def _checked_stem_widths(widths: Any, stem: str) -> tuple[int, ...] | None:
+    if widths is None:
+        return None
+    numbers = tuple(widths) if isinstance(widths, Iterable) else (widths,)
+    if len(numbers) != STEMS[stem] or not all(_is_int(n) and n >= 1 for n in numbers):
+        raise UserError(
+            f"Expected stem_widths to be {STEMS[stem]} integers >= 1, one for each convolution of the {stem!r} stem; "
+            f"Received: stem_widths={widths!r}."
+        )
+    return tuple(map(int, numbers))
 
 
 def _checked_input_shape(spec: Spec) -> tuple[int | None, int | None, int]:

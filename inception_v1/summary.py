@@ -7,7 +7,8 @@ from pathlib import Path
 from inception_v1.atomic_files import atomic_file, check_file
 from inception_v1.cost import Cost, CostRow, cost
 from inception_v1.extras import extra
-from inception_v1.spec import AUX_TAPS, Conv, Inception, LayerSpec, MaxPool, Spec, Widths
+from inception_v1.layout import Box, Column, columns
+from inception_v1.spec import AUX_TAPS, BRANCHES, Conv, Inception, LayerSpec, MaxPool, Spec, Widths
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +17,8 @@ if typing.TYPE_CHECKING:
 
 WIDTH_TITLES = ("1x1", "3x3 red.", "3x3", "5x5 red.", "5x5", "pool proj.")
 IMAGE_SUFFIXES = (".svg", ".png", ".pdf")
-BRANCH_COLORS = {"1x1": "#4c78a8", "3x3": "#f58518", "5x5": "#54a24b", "pool": "#b279a2"}
-PLAIN, POOL, HEAD = "#9aa5b1", "#d9dee4", "#e45756"
+BRANCH_COLORS = dict(zip(BRANCHES, ("#4c78a8", "#f58518", "#54a24b", "#b279a2")))
+PLAIN, POOL, NORM, HEAD = "#9aa5b1", "#d9dee4", "#c9a227", "#e45756"
 
 
 def table(spec: Spec) -> "Table":
@@ -99,19 +100,16 @@ def draw(spec: Spec, path: str | os.PathLike[str]) -> None:
 def _drawing(spec: Spec) -> "Figure":
     from matplotlib.figure import Figure
 
-    counted = {row.name: row for row in cost(spec).rows}
-    tallest = max(row.output[2] for row in counted.values() if row.kind not in ("main head", "auxiliary head"))
-    unit = 1000 / tallest  # the tallest bar is 1000 high
+    cost(spec)  # refuses images of unknown size
     figure = Figure(figsize=(17, 5.6), layout="constrained")
     axes = figure.add_subplot()
     x, resolution, taps = 0.0, None, {}
-    for layer in spec.trunk():
-        output = counted[layer.name].output
-        if output[:2] != resolution and isinstance(layer, Conv | MaxPool):
-            resolution = output[:2]
-            axes.text(x, -40, f"{output[0]}x{output[1]}", fontsize=8, color="#555555", va="top")
-        x = _draw_layer(axes, layer, x, output[2], unit)
-        taps[layer.name] = x
+    for column in columns(spec):
+        if column.size != resolution and isinstance(column.layer, Conv | MaxPool):
+            resolution = column.size
+            axes.text(column.x, -40, f"{resolution[0]}x{resolution[1]}", fontsize=8, color="#555555", va="top")
+        _draw_column(axes, column)
+        x = taps[column.layer.name] = column.end
     for head, block in AUX_TAPS.items():
         if head in spec.heads:
             _draw_head(axes, head, taps[f"inception_{block}"], -150)
@@ -126,36 +124,25 @@ def _drawing(spec: Spec) -> "Figure":
     return figure
 
 
-def _draw_layer(axes: "Axes", layer: LayerSpec, x: float, channels: int, unit: float) -> float:
-    """Draws one layer from `x`; returns where the next one begins."""
+def _draw_column(axes: "Axes", column: Column) -> None:
+    layer = column.layer
     if isinstance(layer, Inception):
-        axes.text(
-            x + 47, channels * unit + 14, layer.name.removeprefix("inception_"), fontsize=9, ha="center", weight="bold"
-        )
-        low_inner, low_outer = 0.0, 0.0
-        for branch, color in zip(layer.branches, BRANCH_COLORS.values(), strict=True):
-            convs = [inner for inner in branch if isinstance(inner, Conv)]
-            for conv in convs[:-1]:  # a reduction, on the left
-                low_inner = _bar(axes, x, low_inner, conv.filters, unit, color, 0.55)
-            # A pool without projection passes its input on: the rest of the channels.
-            outer = convs[-1].filters if convs else channels - round(low_outer / unit)
-            low_outer = _bar(axes, x + 32, low_outer, outer, unit, color, 1.0)
-        return x + 76
-    color, width = {Conv: (PLAIN, 30), MaxPool: (POOL, 12)}.get(type(layer), ("#c9a227", 8))
-    axes.bar(x, channels * unit, width, align="edge", color=color, edgecolor="white", linewidth=0.5)
+        name = layer.name.removeprefix("inception_")
+        axes.text(column.x + 47, column.height + 14, name, fontsize=9, ha="center", weight="bold")
+    for box in column.boxes:
+        bars = axes.bar(box.x, box.height, box.width, bottom=box.low, align="edge", color=box_color(layer, box))
+        for bar in bars:
+            bar.set(alpha=0.55 if box.is_reduction else 1.0, edgecolor="white", linewidth=0.5)
+        if box.branch and box.height > 26:
+            axes.text(box.x + 15, box.low + box.height / 2, str(box.channels), fontsize=6, ha="center", va="center")
     if isinstance(layer, Conv):
         name = f"{layer.kernel}x{layer.kernel}" + (f"/{layer.stride}" if layer.stride > 1 else "")
-        axes.text(x + 15, channels * unit + 14, f"{name}\n{channels}", fontsize=7, ha="center")
-    return x + width + 8
+        axes.text(column.x + 15, column.height + 14, f"{name}\n{column.channels}", fontsize=7, ha="center")
 
 
-def _bar(axes: "Axes", x: float, low: float, channels: int, unit: float, color: str, alpha: float) -> float:
-    axes.bar(
-        x, channels * unit, 30, bottom=low, align="edge", color=color, alpha=alpha, edgecolor="white", linewidth=0.5
-    )
-    if channels * unit > 26:
-        axes.text(x + 15, low + channels * unit / 2, str(channels), fontsize=6, ha="center", va="center")
-    return low + channels * unit
+def box_color(layer: LayerSpec, box: Box) -> str:
+    """The color of a box of a layer."""
+    return BRANCH_COLORS[box.branch] if box.branch else {Conv: PLAIN, MaxPool: POOL}.get(type(layer), NORM)
 
 
 def _draw_head(axes: "Axes", head: str, x: float, y: float) -> None:
@@ -171,7 +158,7 @@ def _legend(axes: "Axes") -> None:
     handles = [Patch(color=color, label=f"{name} branch") for name, color in BRANCH_COLORS.items()]
     handles += [Patch(color=PLAIN, label="convolution"), Patch(color=POOL, label="max pool")]
     handles += [
-        Patch(color="#c9a227", label="LRN"),
+        Patch(color=NORM, label="LRN"),
         Patch(color=BRANCH_COLORS["3x3"], alpha=0.55, label="1x1 reduction (paler)"),
     ]
     axes.legend(handles=handles, loc="upper left", fontsize=8, frameon=False, ncols=2)

@@ -19,7 +19,7 @@ from inception_v1.errors import UserError
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import AUX_TAPS, check_choice
 from interpretability import gradients
-from interpretability.network import fixed_size, inference_features
+from interpretability.network import check_head, checked_classes, fixed_size, inference_features, network_inputs
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,7 @@ class Explainer:
 
     def __init__(self, model: GoogLeNet, head: str = "main") -> None:
         gradients.check_backend()
-        if head not in model.spec.heads:
-            raise UserError(f"Expected one of the network's heads {list(model.spec.heads)}; Received: {head!r}.")
+        check_head(model, head)
         self._logits, self._layer, self._head, self._spec = f"{head}_logits", LAST[head], head, model.spec
         self._size = fixed_size(model, [self._logits])
         whole = inference_features(model, [self._layer, self._logits])
@@ -109,15 +108,9 @@ class Explainer:
             raise UserError(
                 f"Expected the main head for class activation maps, or method 'gradcam'; Received: {self._head!r}."
             )
-        images = np.asarray(images)
-        expected = (*(self._size or images.shape[1:3]), self._spec.input_shape[2])
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise UserError(f"Expected images of shape {('images', *expected)}; Received: {images.shape}.")
-        inputs = np.asarray(normalize(images, self._spec.pixels), "float32")
+        inputs = network_inputs(self._spec, images, self._size)
         logits = self.logits(inputs)
-        chosen = logits.argmax(axis=1) if classes is None else np.asarray(classes)
-        if chosen.shape != (len(images),) or not ((chosen >= 0) & (chosen < self._spec.classes)).all():
-            raise UserError(f"Expected a class from 0 to {self._spec.classes - 1} for each image; Received: {classes}.")
+        chosen = checked_classes(self._spec, len(images), classes, logits)
         if method == "cam":
             maps = self.class_activation_maps(inputs, chosen)
         else:
@@ -125,7 +118,7 @@ class Explainer:
             with _seeded(seed):
                 pairs = zip(inputs, chosen.tolist(), strict=True)
                 maps = np.stack([_explain(method, self, x, number, baseline) for x, number in pairs])
-        return Attribution(maps.astype("float32"), chosen.astype("int64"), logits[np.arange(len(images)), chosen])
+        return Attribution(maps.astype("float32"), chosen, logits[np.arange(len(images)), chosen])
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 `(images, classes)` of normalized images."""

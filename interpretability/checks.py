@@ -1,7 +1,9 @@
 """Whether attributions show what a network computes: deletion and insertion (Petsiuk et al. 2018), and what is left of
 them when weights are random (Adebayo et al. 2018)."""
 
-from collections.abc import Sequence
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,15 +39,15 @@ class Check(NamedTuple):
 def check_attributions(
     model: GoogLeNet, images: np.ndarray, methods: Sequence[str], head: str = "main", seed: int = 0
 ) -> dict[str, Check]:
-    """Checks methods of `attribute` on images; arguments as there."""
+    """Checks methods of `attribute` on images; arguments as there. The seed is that of the random weights too."""
     explainer = Explainer(model, head)
-    randomized = [Explainer(_randomized(model, head, layers), head) for layers in ("classifier", "all")]
+    random_ones = [Explainer(randomized(model, head, layers, seed), head) for layers in ("classifier", "all")]
     checks = {}
     for method in methods:
         found = explainer.attribute(images, method, seed=seed)
         maps = np.stack([_resized(one, images.shape[1:3]) for one in found.maps])
         curves = [curve(explainer, model.spec.pixels, *row) for row in zip(images, maps, found.classes, strict=True)]
-        others = [one.attribute(images, method, found.classes.tolist(), seed).maps for one in randomized]
+        others = [one.attribute(images, method, found.classes.tolist(), seed).maps for one in random_ones]
         correlations = [
             float(np.mean([rank_correlation(np.abs(a), np.abs(b)) for a, b in zip(found.maps, other, strict=True)]))
             for other in others
@@ -86,15 +88,33 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(spearmanr(one.ravel(), other.ravel()).statistic)
 
 
-def _randomized(model: GoogLeNet, head: str, layers: str) -> GoogLeNet:
-    """A copy with new random weights in a head's classifier, or in all layers; batch normalization keeps its own."""
-    with precision("float32"):
+def randomized(model: GoogLeNet, head: str, layers: str, seed: int) -> GoogLeNet:
+    """A copy with new random weights in a head's classifier, or in all layers; batch normalization keeps its own.
+
+    Args:
+        model: the network.
+        head: the head, for the classifier.
+        layers: "classifier" or "all".
+        seed: of the weights.
+    """
+    with precision("float32"), _seeded(seed):
         copy = GoogLeNet(**model.spec.to_dict())
     for layer in copy.layers:
         is_random = layer.name == f"{head}_logits" if layers == "classifier" else not layer.name.endswith("_bn")
         if layer.weights and not is_random:
             layer.set_weights(model.get_layer(layer.name).get_weights())
     return copy
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds Python's generator, which Keras' initializers take their seeds from, and gives its state back."""
+    state = random.getstate()
+    random.seed(f"checks {seed}")  # not `seed` itself, from which a run may have drawn its first weights
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _resized(values: np.ndarray, size: Sequence[int]) -> np.ndarray:

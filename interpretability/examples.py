@@ -42,12 +42,15 @@ class TopExamples:
     Args:
         count: examples of a channel.
         fields: receptive fields along height and width of the positions.
+        classes: number of classes.
 
     Attributes:
         best_mean: float32 `(channels,)`, the largest mean of each channel over an image.
     """
 
-    def __init__(self, count: int, fields: tuple[Axis, Axis]) -> None:
+    def __init__(self, count: int, fields: tuple[Axis, Axis], classes: int) -> None:
+        self._images = np.zeros(classes, int)  # of each class
+        self._sums: np.ndarray | None = None  # float64 (classes, channels), of the means over each image
         self._count, self._fields, self._seen = count, fields, 0
         self._rows: np.ndarray | None = None  # float64 (channels, kept, fields of `Example`)
         self._crops: np.ndarray | None = None  # of objects (channels, kept)
@@ -68,11 +71,13 @@ class TopExamples:
         number = np.broadcast_to(np.arange(batch)[:, None], value.shape)
         new = np.stack([number + self._seen, value, place // width, place % width, labels[number]], axis=2)
         new = new.transpose(1, 0, 2).astype("float64")
-        means = flat.mean(axis=1).max(axis=0)
-        if self._rows is None or self._crops is None:
+        means = flat.mean(axis=1)
+        if self._rows is None or self._crops is None or self._sums is None:
             self._rows, self._crops = np.zeros((channels, 0, 5)), np.empty((channels, 0), object)
-            self.best_mean = means
-        self.best_mean = np.maximum(self.best_mean, means)
+            self._sums, self.best_mean = np.zeros((len(self._images), channels)), means.max(axis=0)
+        self.best_mean = np.maximum(self.best_mean, means.max(axis=0))
+        np.add.at(self._sums, labels, means.astype("float64"))
+        np.add.at(self._images, labels, 1)
         rows = np.concatenate([self._rows, new], axis=1)
         best = np.argsort(-rows[:, :, 1], axis=1, kind="stable")[:, : self._count]
         kept = self._rows.shape[1]
@@ -93,6 +98,14 @@ class TopExamples:
             Example(int(image), value, int(row), int(column), int(label))
             for image, value, row, column, label in self._rows[channel].tolist()
         ]
+
+    def best_classes(self, channel: int, count: int) -> list[tuple[int, float]]:
+        """The classes in whose images a channel is most active in the mean: (label, mean), best first."""
+        assert self._sums is not None
+        seen = np.flatnonzero(self._images)
+        means = self._sums[seen, channel] / self._images[seen]
+        best = np.argsort(-means, kind="stable")[:count]
+        return list(zip(seen[best].tolist(), means[best].tolist(), strict=True))
 
     def crops(self, channel: int) -> list[np.ndarray]:
         """What the channel sees of each example: uint8 `(height, width, channels)`, at most `LARGEST` pixels."""
@@ -129,7 +142,7 @@ def top_examples(
         maps = activations(normalize(pixels, spec.pixels))[layer]
         maps = maps[:, None, None] if maps.ndim == 2 else maps
         if found is None:
-            found = TopExamples(count, receptive_field(spec, layer, *pixels.shape[1:3]))
+            found = TopExamples(count, receptive_field(spec, layer, *pixels.shape[1:3]), spec.classes)
         found.update(maps, pixels, np.asarray(labels))
     assert found is not None, "a split without images"
     return found

@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from scipy.special import softmax
 
 from inception_v1.atomic_files import check_folder, write_text
 from inception_v1.errors import UserError
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import check_choice
+from inception_v1.summary import BRANCH_COLORS
 from interpretability.attribution import METHODS, Attribution, Explainer
+from interpretability.branch_figures import branch_figures, branch_rows
+from interpretability.branches import BranchContributions, BranchExplainer
 from interpretability.checks import Check, check_attributions
 from interpretability.gradients import inference
 from interpretability.image_files import as_image, webp_address, write_image
+from interpretability.layer_figures import LayerFigures, Section
 from interpretability.network import inference_features
+from interpretability.overlays import SHOWN, enlarged, overlay
 from interpretability.progress import Progress, no_progress
 from training.evaluation.classify import read_image
 from training.report.page import render
@@ -26,7 +30,6 @@ from training.trained_network import TrainedNetwork, read_trained
 TEMPLATE, PAGE = Path(__file__).with_name("explain.html.jinja"), "index.html"
 QUALITY = 85  # of the page's WebP images
 DEFAULT_METHODS = ("cam", "integrated_gradients")
-SHOWN = 224  # pixels of an image on the page at least
 TOP = 3
 
 
@@ -36,11 +39,13 @@ class Explanation(NamedTuple):
     Attributes:
         page: its path.
         found: {method: `Attribution` of all images}.
+        branches: contributions of the branches.
         checks: {method: `Check`}; empty unless asked for.
     """
 
     page: Path
     found: dict[str, Attribution]
+    branches: BranchContributions
     checks: dict[str, Check]
 
 
@@ -53,9 +58,13 @@ def explain(
     out: Path | None = None,
     seed: int = 0,
     check: bool = False,
+    ablation: bool = False,
+    layers: LayerFigures | None = None,
     progress: Progress = no_progress,
 ) -> Explanation:
     """Explains a head's predictions for image files, and writes heat maps and a page that needs no other file.
+
+    The page also shows how much each branch of each block contributes (see `branch_contributions`).
 
     Args:
         source: folder of a run, or a `.keras` file.
@@ -68,10 +77,12 @@ def explain(
             `explanations/SOURCE`.
         seed: of what methods draw.
         check: whether to check the methods on these images too (see `check_attributions`).
+        ablation: whether to set each branch's output to zero too.
+        layers: caricatures, inversions and factors to draw as well.
         progress: see `visualize`.
 
     Raises:
-        UserError: no such network, head, method or class, or a file that is missing or no image (named).
+        UserError: no such network, head, method, class or layer, or a file that is missing or no image (named).
     """
     if not files:
         raise UserError("Expected at least one image; Received: none.")
@@ -88,23 +99,50 @@ def explain(
     classes = None if target is None else [class_number(network, target)] * len(images)
     found: dict[str, Attribution] = {}
     explainer = Explainer(network.model, head)
-    with progress("explaining", len(methods)) as advance:
+    layers = layers or LayerFigures()
+    layers.check(network.model)
+    sections = layers.draw(network.model, images, progress)
+    with progress("explaining", len(methods) + 1) as advance:
         for method in methods:
             found[method] = explainer.attribute(images, method, classes, seed)
             advance()
+        branches = BranchExplainer(network.model, head)(images, classes, ablation)
+        advance()
     checks = check_attributions(network.model, images, methods, head, seed) if check else {}
+    explanation = Explanation(out / PAGE, found, branches, checks)
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for number, (file, image, best) in enumerate(zip(files, images, _predictions(network, images), strict=True)):
-        drawn = {method: overlay(image, one.maps[number]) for method, one in found.items()}
-        for method, pixels in drawn.items():
-            write_image(out / f"{number}-{method}.png", pixels)
-        explained = network.classes[next(iter(found.values())).classes[number]]
-        shown = {"image": _data(_enlarged(image)), "maps": {method: _data(pixels) for method, pixels in drawn.items()}}
+    rows = []
+    for number, (file, best) in enumerate(zip(files, _predictions(network, images), strict=True)):
+        explained = network.classes[branches.classes[number]]
+        shown = _write_maps(out, number, images[number], explanation)
+        shown["sections"] = _write_sections(out, number, sections[number])
         rows.append({"file": str(file), "predictions": best, "explained": explained, **shown})
-    title = f"Which pixels the predictions of {network.name} come from"
-    write_text(out / PAGE, render(TEMPLATE, title=title, head=head, rows=rows))
-    return Explanation(out / PAGE, found, checks)
+    title = f"Where the predictions of {network.name} come from"
+    write_text(out / PAGE, render(TEMPLATE, title=title, head=head, rows=rows, colors=BRANCH_COLORS))
+    return explanation
+
+
+def _write_maps(out: Path, number: int, image: np.ndarray, explanation: Explanation) -> dict[str, Any]:
+    """Writes the heat maps of an image, and returns what its page shows of them and of the branches."""
+    drawn = {method: overlay(image, one.maps[number]) for method, one in explanation.found.items()}
+    for method, pixels in drawn.items():
+        write_image(out / f"{number}-{method}.png", pixels)
+    return {
+        "image": _data(enlarged(image)),
+        "maps": {method: _data(pixels) for method, pixels in drawn.items()},
+        "branches": branch_rows(explanation.branches, number),
+        "figures": branch_figures(explanation.branches, number),
+    }
+
+
+def _write_sections(out: Path, number: int, sections: Sequence[Section]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Writes the figures of an image, and returns [(title, [(caption, address), ...]), ...] for its page."""
+    shown = []
+    for title, figures in sections:
+        for figure in figures:
+            write_image(out / f"{number}-{figure.name}.png", figure.pixels)
+        shown.append((title, [(figure.caption, _data(enlarged(figure.pixels))) for figure in figures]))
+    return shown
 
 
 def class_number(source: TrainedNetwork, target: str) -> int:
@@ -115,26 +153,6 @@ def class_number(source: TrainedNetwork, target: str) -> int:
         return int(target)
     check_choice("target", target, source.classes)
     raise AssertionError(target)
-
-
-def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A map over its image in gray: red speaks for the class, blue against it.
-
-    Args:
-        image: uint8 `(height, width, channels)`.
-        values: float `(rows, columns)`, as large or smaller.
-
-    Returns:
-        uint8 `(height, width, 3)`, of at least `SHOWN` pixels.
-    """
-    gray = _enlarged(image).mean(axis=-1, keepdims=True) * 0.6 + 255 * 0.4
-    height, width, _ = gray.shape
-    resized = np.asarray(Image.fromarray(values.astype("float32")).resize((width, height), Image.Resampling.BILINEAR))
-    limit = np.quantile(np.abs(resized), 0.995) or 1.0  # single pixels would hide the rest
-    strength = np.clip(resized / limit, -1, 1)[..., None]
-    color = np.where(strength > 0, np.array([214.0, 39.0, 40.0]), np.array([31.0, 119.0, 180.0]))
-    weight = 0.8 * np.abs(strength)
-    return np.round(gray * (1 - weight) + color * weight).astype("uint8")
 
 
 def _predictions(source: TrainedNetwork, images: np.ndarray) -> list[dict[str, list[tuple[str, float]]]]:
@@ -151,12 +169,6 @@ def _predictions(source: TrainedNetwork, images: np.ndarray) -> list[dict[str, l
             best[head] = [(source.classes[i], float(probabilities[i])) for i in order]
         rows.append(best)
     return rows
-
-
-def _enlarged(image: np.ndarray) -> np.ndarray:
-    """uint8 `(height, width, channels)` by a whole factor, so that the longer side has `SHOWN` pixels."""
-    factor = max(1, -(-SHOWN // max(image.shape[:2])))
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _data(pixels: np.ndarray) -> str:

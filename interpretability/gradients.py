@@ -37,7 +37,8 @@ def value_and_gradient(function: Function, model: keras.Model, any_shape: bool =
 def inference(model: keras.Model) -> Callable[[Any], Any]:
     """A compiled function from a batch to what `model` computes of it for inference, as NumPy arrays.
 
-    Unlike `predict_on_batch` it is traced once for batches of all sizes on TensorFlow.
+    Of a model with several inputs the batch is a list. Unlike `predict_on_batch` it is traced once for batches of all
+    sizes on TensorFlow.
     """
     if keras.backend.backend() == "jax":
         import jax
@@ -46,9 +47,43 @@ def inference(model: keras.Model) -> Callable[[Any], Any]:
         return lambda batch: jax.tree.map(np.asarray, step(_weights_of(model), batch))
     import tensorflow as tf
 
-    signature = [tf.TensorSpec(model.input.shape, tf.float32)]
+    signature = [tf.nest.map_structure(lambda one: tf.TensorSpec(one.shape, tf.float32), model.input)]
     traced = tf.function(functools.partial(model, training=False), input_signature=signature, autograph=False)
-    return lambda batch: tf.nest.map_structure(np.asarray, traced(tf.convert_to_tensor(batch, tf.float32)))
+
+    def call(batch: Any) -> Any:
+        tensors = tf.nest.map_structure(lambda one: tf.convert_to_tensor(one, tf.float32), batch)
+        return tf.nest.map_structure(np.asarray, traced(tensors))
+
+    return call
+
+
+def directional_derivative(model: keras.Model) -> Callable[[Sequence[Any], Sequence[Any]], np.ndarray]:
+    """A function from inputs of `model` and changes of them to the change of its output, to first order.
+
+    One pass in forward mode (a Jacobian-vector product), whatever the number of outputs.
+
+    Raises:
+        UserError: Keras on another backend.
+    """
+    check_backend()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def change(weights: Any, inputs: Any, changes: Any) -> Any:
+            return jax.jvp(lambda *x: model.stateless_call(*weights, list(x), training=False)[0], inputs, changes)[1]
+
+        compiled = jax.jit(change)
+        return lambda inputs, changes: np.asarray(compiled(_weights_of(model), tuple(inputs), tuple(changes)))
+    import tensorflow as tf
+
+    def change_of_output(inputs: Sequence[Any], changes: Sequence[Any]) -> np.ndarray:
+        inputs, changes = ([tf.convert_to_tensor(x, tf.float32) for x in part] for part in (inputs, changes))
+        # Not in a tf.function, where TensorFlow 2.21 returns other values for a whole network.
+        with tf.autodiff.ForwardAccumulator(inputs, changes) as accumulator:
+            output = model(inputs, training=False)
+        return np.asarray(accumulator.jvp(output, unconnected_gradients="zero"))
+
+    return change_of_output
 
 
 def check_backend() -> None:

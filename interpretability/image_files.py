@@ -3,14 +3,18 @@
 import base64
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from inception_v1 import GoogLeNet
 from inception_v1.atomic_files import atomic_file
 from inception_v1.errors import UserError
+
+SETTINGS = "settings.json"
 
 
 def image_path(folder: Path, channel: int) -> Path:
@@ -66,3 +70,22 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"Expected the settings of rendered images in {str(path)!r}; Received: other JSON.")
     return found
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Raises UserError where a folder holds images of other settings."""
+    path = folder / SETTINGS
+    stored = read_json(path) if path.is_file() else settings
+    if other := [f"{key} {stored.get(key)!r}, not {own!r}" for key, own in settings.items() if stored.get(key) != own]:
+        raise UserError(
+            f"Expected a new folder (--out), or the network and settings of the images there; Received: "
+            f"{str(folder)!r}, with {', '.join(other)}."
+        )
+
+
+def weights_digest(model: GoogLeNet) -> str:
+    """CRC-32 of a network's weights, by which a folder knows whose images it holds."""
+    value = 0
+    for weight in model.weights:
+        value = zlib.crc32(np.asarray(weight).tobytes(), value)
+    return f"{value:08x}"

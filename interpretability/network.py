@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from inception_v1 import GoogLeNet
 from inception_v1.errors import UserError
 from inception_v1.fold_batchnorm import call_layer, inference_copy
-from inception_v1.preprocessing import constants
-from inception_v1.spec import AUX_TAPS, smallest_input
+from inception_v1.preprocessing import constants, normalize
+from inception_v1.spec import AUX_TAPS, Spec, smallest_input
 from interpretability.layer_names import lucid_names, own_name
 from interpretability.objectives import INPUT, Need
 from interpretability.relu_gradient import RedirectedReLU
@@ -50,7 +51,7 @@ class FeatureNetwork:
         self.smallest = smallest_input(model.spec)
         self.labels: Sequence[str] = model.spec.class_names or ()
         self._constants = constants(model.spec.pixels, self.channels)
-        self.model = _with_redirection(_resized(model, wanted).features(wanted)) if wanted else _identity()
+        self.model = _with_redirection(any_size(model, wanted).features(wanted)) if wanted else _identity()
 
     def check(self, needs: Iterable[Need]) -> None:
         """Raises UserError where the network lacks a channel or class."""
@@ -117,10 +118,58 @@ def check_layers(model: GoogLeNet, layers: Iterable[str]) -> None:
             )
 
 
+def check_image(model: GoogLeNet, image: np.ndarray) -> None:
+    """Raises UserError unless an array is an image of a network's channels."""
+    channels = model.spec.input_shape[2]
+    if np.ndim(image) != 3 or np.shape(image)[2] != channels:
+        raise UserError(f"Expected an image (height, width, {channels}); Received: shape {np.shape(image)}.")
+
+
 def width_of(model: GoogLeNet, layer: str) -> int:
     """Channels or units of a layer, by our name or Lucid's. Raises UserError as `check_layers`."""
     check_layers(model, [layer])
     return model.features([own_name(layer)]).output[own_name(layer)].shape[-1]
+
+
+def check_head(model: GoogLeNet, head: str) -> None:
+    """Raises UserError unless a network has this head."""
+    if head not in model.spec.heads:
+        raise UserError(f"Expected one of the network's heads {list(model.spec.heads)}; Received: {head!r}.")
+
+
+def network_inputs(spec: Spec, images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """Images normalized for a network, float32 `(images, height, width, channels)`.
+
+    Args:
+        spec: of the network.
+        images: of that shape, on the 0-255 scale.
+        size: height and width, where only one size is taken.
+
+    Raises:
+        UserError: no image, or images of another shape.
+    """
+    images = np.asarray(images)
+    expected = (*(size or images.shape[1:3]), spec.input_shape[2])
+    if images.ndim != 4 or images.shape[1:] != expected or not len(images):
+        raise UserError(f"Expected images of shape {('images', *expected)}, at least one; Received: {images.shape}.")
+    return np.asarray(normalize(images, spec.pixels), "float32")
+
+
+def checked_classes(
+    spec: Spec, images: int, classes: Sequence[int] | None, logits: np.ndarray | None = None
+) -> np.ndarray:
+    """Classes to explain, int64 `(images,)`: those given, else the best of `logits`, float `(images, classes)`.
+
+    Raises:
+        UserError: another number of classes than of images, or a class that is not there.
+    """
+    if classes is None:
+        assert logits is not None
+        return logits.argmax(axis=1).astype("int64")
+    chosen = np.asarray(classes)
+    if chosen.shape != (images,) or not ((chosen >= 0) & (chosen < spec.classes)).all():
+        raise UserError(f"Expected a class from 0 to {spec.classes - 1} for each image; Received: {classes}.")
+    return chosen.astype("int64")
 
 
 def _identity() -> keras.Model:
@@ -137,14 +186,14 @@ def fixed_size(model: GoogLeNet, layers: Sequence[str]) -> tuple[int, int] | Non
 
 def inference_features(model: GoogLeNet, layers: Sequence[str]) -> keras.Model:
     """A model for inference from normalized images, of any size unless that is fixed, to {our name: activations}."""
-    return inference_copy(_resized(model, layers).features(layers))
+    return inference_copy(any_size(model, layers).features(layers))
 
 
 def _of_auxiliary_heads(layers: Sequence[str]) -> bool:
     return any(name.startswith(tuple(AUX_TAPS)) for name in layers)
 
 
-def _resized(model: GoogLeNet, layers: Sequence[str]) -> GoogLeNet:
+def any_size(model: GoogLeNet, layers: Sequence[str]) -> GoogLeNet:
     """The network in float32 for images of any size; itself where one size is fixed."""
     if fixed_size(model, layers):
         return model

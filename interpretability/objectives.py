@@ -135,6 +135,24 @@ def channels(layer: str, numbers: Any) -> Objective:
     return Objective(value, (Need(layer, known),), f"channels of {layer}")
 
 
+def directions(layer: str, vectors: Any, cossim_pow: float = 0, center: bool = False) -> Objective:
+    """As `direction`, with another vector for each image of the batch, summed: the images do not influence each other.
+
+    Args:
+        layer: its name.
+        vectors: float `(batch, channels)`, also a tensor.
+        cossim_pow: as of `direction`.
+        center: whether only the place at the center counts, as in `direction_neuron`.
+    """
+
+    def value(activations: Activations) -> Any:
+        maps = _feature_maps(activations, layer)
+        chosen = _at(maps, None, None) if center else maps
+        return ops.sum(ops.mean(_dots(chosen, vectors[:, None, None], cossim_pow), axis=(1, 2)))
+
+    return Objective(value, (Need(layer, width=vectors.shape[-1]),), f"directions of {layer}")
+
+
 def direction(layer: str, vector: np.ndarray, cossim_pow: float = 0, batch: int | None = None) -> Objective:
     """The mean over all places of the dot product with a vector `(channels,)`.
 
@@ -289,6 +307,37 @@ def input_diff(image: np.ndarray) -> Objective:
     return Objective(lambda a: ops.sqrt(ops.mean(ops.square(a(INPUT) - image))), name="difference from an image")
 
 
+def dot_compare(layer: str, batch: int = 1, cossim_pow: float = 0) -> Objective:
+    """The dot product of the activations of the first image and of another one, which caricatures the first.
+
+    With `cossim_pow` p it counts as much as its quotient by the norm of the other one's, but at least 0.1, to the power
+    of p. Source: `lucid/recipes/caricature.py`.
+    """
+
+    def value(activations: Activations) -> Any:
+        maps = activations(layer)
+        dot = ops.sum(maps[0] * maps[batch])
+        if cossim_pow == 0:
+            return dot
+        norm = ops.sqrt(ops.maximum(ops.sum(ops.square(maps[batch])), 1e-20))
+        return dot * ops.power(ops.maximum(dot / (1e-6 + norm), 0.1), cossim_pow)
+
+    return Objective(value, (Need(layer),), f"dot product of images in {layer}")
+
+
+def activation_difference(layer: str, batch: int = 1) -> Objective:
+    """The mean absolute difference between the activations of the first image and of another one, as a penalty.
+
+    Source: the content loss of Lucid's notebook of style transfer.
+    """
+
+    def value(activations: Activations) -> Any:
+        maps = activations(layer)
+        return ops.mean(ops.abs(maps[0] - maps[batch]))
+
+    return Objective(value, (Need(layer),), f"difference of images in {layer}")
+
+
 def class_logit(layer: str, label: int | str, batch: int | None = None) -> Objective:
     """The logit of a class, by its number or name: of "main_logits", "aux1_logits" or "aux2_logits"."""
 
@@ -326,15 +375,20 @@ def _at(maps: Any, row: int | None, column: int | None) -> Any:
     return ops.slice(maps, start, (batch, 1, 1, channels))
 
 
-def _dot_cossim(x: Any, vector: np.ndarray, power: float) -> Any:
+def _dot_cossim(x: Any, vector: Any, power: float) -> Any:
+    return ops.mean(_dots(x, vector, power))
+
+
+def _dots(x: Any, vector: Any, power: float) -> Any:
+    """The product at each place, `(batch, height, width)`, times the cosine to the power."""
     dot = ops.sum(x * vector, axis=-1)
     if power == 0:
-        return ops.mean(dot)
+        return dot
     # Under the root a floor, since the root's gradient at zero is infinite: a place that nothing activates.
     norm = ops.sqrt(ops.maximum(ops.sum(ops.square(x), axis=-1), 1e-20))
-    norm_of_vector = np.sqrt(np.square(vector).sum(axis=-1))
+    norm_of_vector = ops.sqrt(ops.sum(ops.square(vector), axis=-1))
     cosine = dot / (1e-4 + norm) / (1e-4 + norm_of_vector)
-    return ops.mean(dot * ops.power(ops.maximum(cosine, 0.1), power))
+    return dot * ops.power(ops.maximum(cosine, 0.1), power)
 
 
 def _blurred(x: Any, width: int) -> Any:

@@ -18,6 +18,8 @@ from interpretability.interpolation import bilinear_matrix
 Shape = tuple[int, int, int, int]
 Arrays = list[np.ndarray]
 
+SD = 0.01  # of the first images, as Lucid's
+
 
 class Parameterization(Protocol):
     """What `render` takes."""
@@ -41,7 +43,7 @@ class Pixels:
     """
 
     shape: Shape
-    sd: float = 0.01
+    sd: float = SD
     start: np.ndarray | None = None
 
     def initial(self, generator: np.random.Generator) -> Arrays:
@@ -67,7 +69,7 @@ class Fourier:
     """
 
     shape: Shape
-    sd: float = 0.01
+    sd: float = SD
     decay_power: float = 1.0
 
     def initial(self, generator: np.random.Generator) -> Arrays:
@@ -106,7 +108,7 @@ class LowResolution:
     shape: Shape
     underlying: Shape
     offset: int | bool | Sequence[int | bool] | None = None
-    sd: float = 0.01
+    sd: float = SD
 
     def initial(self, generator: np.random.Generator) -> Arrays:
         return [_noise(generator, self.underlying, self.sd)]
@@ -139,7 +141,7 @@ class LaplacianPyramid:
 
     shape: Shape
     levels: int = 4
-    sd: float = 0.01
+    sd: float = SD
 
     def initial(self, generator: np.random.Generator) -> Arrays:
         return [array for level in self._arrays() for array in level.initial(generator)]
@@ -225,11 +227,35 @@ class Colored:
         return colors if self.shape[-1] == 3 else ops.concatenate([colors, ops.sigmoid(values[..., 3:])], axis=-1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """A fixed image before those of another parameterization, for objectives that compare them.
+
+    Attributes:
+        image: float `(height, width, channels)`, 0-1.
+        values: of images of that shape.
+    """
+
+    image: np.ndarray
+    values: Parameterization
+
+    @property
+    def shape(self) -> Shape:
+        return (self.values.shape[0] + 1, *self.values.shape[1:])
+
+    def initial(self, generator: np.random.Generator) -> Arrays:
+        return self.values.initial(generator)
+
+    def __call__(self, arrays: Sequence[Any]) -> Any:
+        fixed = ops.convert_to_tensor(self.image[None], "float32")
+        return ops.concatenate([fixed, self.values(arrays)], axis=0)
+
+
 def image(
     width: int,
     height: int | None = None,
     batch: int = 1,
-    sd: float = 0.01,
+    sd: float = SD,
     decorrelate: bool = True,
     fourier: bool = True,
     alpha: bool = False,

@@ -83,6 +83,8 @@ def _after(spec: Spec, layer: LayerSpec, axis: Axis) -> Axis:
         before = size // 2
     elif isinstance(layer, Conv) or family.pool_rounding == "same":
         before = max((positions - 1) * layer.stride + size - axis.positions, 0) // 2
+    elif family.pool_rounding == "centered":
+        before = size // 2
     else:  # padded after the last pixel alone
         before = 0
     return Axis(

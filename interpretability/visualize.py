@@ -1,39 +1,38 @@
-"""`visualize`: an image of every channel of a layer, and a page of them."""
+"""`visualize`: an image of every channel of some layers, and a page of them."""
 
-import logging
+import dataclasses
 import os
-import re
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import keras
-import numpy as np
 
 from inception_v1 import GoogLeNet
 from inception_v1.atomic_files import check_folder, write_json, write_text
 from inception_v1.errors import UserError
-from inception_v1.preprocessing import normalize
-from inception_v1.spec import check_choice
-from interpretability import objectives, parameterizations
+from inception_v1.spec import Inception
+from interpretability.channel_rendering import ChannelRenderer, ChannelSettings
+from interpretability.channels import branch_spans, channel_numbers, first_of_branches
 from interpretability.example_files import example_images, read_examples, share_above_examples, write_examples
-from interpretability.gradients import inference
-from interpretability.image_files import image_path, read_json, strip_path, to_pixels, write_image
+from interpretability.image_files import (
+    SETTINGS,
+    check_settings,
+    image_path,
+    read_json,
+    strip_path,
+    to_pixels,
+    weights_digest,
+    write_image,
+)
 from interpretability.layer_names import own_name
-from interpretability.network import fixed_size, inference_features, width_of
-from interpretability.page import Layer, branch_of, render_page
+from interpretability.network import check_layers, width_of
+from interpretability.page import Layer, render_page
 from interpretability.progress import Progress, no_progress
-from interpretability.rendering import LEARNING_RATE, STEPS, Renderer, default_size
-from interpretability.transforms import Transform
 from training.trained_network import TrainedNetwork, read_trained
 
-log = logging.getLogger(__name__)
-
 BATCH = 16
-SETTINGS, PAGE = "settings.json", "index.html"
+PAGE = "index.html"
 EXAMPLES = 6
-TRANSFORMS: dict[str, list[Transform] | None] = {"standard": None, "none": []}
+ALL = "all"
 
 
 class Visualization(NamedTuple):
@@ -51,41 +50,33 @@ class Visualization(NamedTuple):
 
 def visualize(
     source: str | os.PathLike[str],
-    layer: str,
+    layer: str | Sequence[str],
     channels: str | None = None,
     out: Path | None = None,
-    size: int | None = None,
-    steps: int = STEPS,
+    settings: ChannelSettings | None = None,
     batch: int = BATCH,
-    seed: int = 0,
-    transforms: str = "standard",
-    learning_rate: float = LEARNING_RATE,
-    tries: int = 1,
     examples: int | None = None,
     split: str | None = None,
+    per_branch: int | None = None,
     progress: Progress = no_progress,
 ) -> Visualization:
-    """Renders channels of a layer, and writes them, with the images that activate them most, and a page that needs no
-    other file.
+    """Renders channels of layers, and writes them, with the images that activate them most, and a page that needs no
+    other file: the network's drawing, which leads to blocks, branches and channels.
 
     Channels whose image is there are not rendered again, so that the same call resumes. An image depends on its channel
     and the seed, not on the others that are rendered with it.
 
     Args:
         source: folder of a run, or a `.keras` file.
-        layer: a name that `GoogLeNet.features` takes, or Lucid's.
-        channels: such as "0-63,70"; None for all.
+        layer: a name that `GoogLeNet.features` takes, or Lucid's, or several of them; "all" for the nine blocks.
+        channels: of each layer, such as "0-63,70"; None for all.
         out: folder for `LAYER/0012.png` and `index.html`, which several layers may share; None for
             `visualizations/SOURCE`.
-        size: height and width of the images; None for the network's, at most 128.
-        steps: for each image.
+        settings: how to render them.
         batch: images at a time.
-        seed: of the first images and transforms.
-        transforms: "standard", or "none" for images that need not survive shifts, scaling and rotations.
-        learning_rate: of Adam.
-        tries: first images for each channel; the rendered image that activates it most is kept.
         examples: for each channel, from a split of the run's source; None for 6, of a file none.
         split: TFDS split of the examples; None for the run's test split.
+        per_branch: instead of `channels`: how many from the beginning of each branch of a block, or of another layer.
         progress: a context manager of (what is being done, number of steps) that yields a function to call after each.
 
     Returns:
@@ -99,137 +90,78 @@ def visualize(
     examples = (EXAMPLES if network.run else 0) if examples is None else examples
     if examples and network.run is None:
         raise UserError(f"Expected a run, whose source has the examples; Received: {os.fspath(source)!r}.")
-    name, own = own_name(layer), Path("visualizations", network.name)
+    own = Path("visualizations", network.name)
     out = own if out is None else out
-    folder = out / name
-    check_folder(folder)
-    check_choice("transforms", transforms, TRANSFORMS)
-    if batch < 1 or tries < 1 or examples < 0 or not learning_rate > 0:
-        raise UserError(
-            f"Expected batch and tries >= 1, examples >= 0 and learning_rate > 0; Received: {batch}, {tries}, "
-            f"{examples}, {learning_rate}."
-        )
-    size = size or default_size(network.model)
-    numbers = channel_numbers(channels, width_of(network.model, layer), name)
-    settings = {"weights": _digest(network.model), "size": size, "steps": steps, "seed": seed}
-    settings |= {"transforms": transforms, "learning_rate": learning_rate, "tries": tries}
-    _check_settings(folder, settings)
+    if batch < 1 or examples < 0:
+        raise UserError(f"Expected batch >= 1 and examples >= 0; Received: {batch}, {examples}.")
+    settings = (settings or ChannelSettings()).complete(network.model)
+    wanted = chosen_channels(network.model, layer, channels, per_branch)
+    about = {"weights": weights_digest(network.model)} | dataclasses.asdict(settings)
+    for name in wanted:
+        check_folder(out / name)
+        check_settings(out / name, about)
+        settings.check(network.model, name)
     images = example_images(network, split) if examples else None
-    waiting = [number for number in numbers if not image_path(folder, number).is_file()]
-    if waiting:
-        batch = min(batch, len(waiting))
-        channel_renderer = ChannelRenderer(network.model, name, size, batch, transforms, tries)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / SETTINGS, settings)
-        with progress(name, -(-len(waiting) // batch) * steps * tries) as advance:
-            for start in range(0, len(waiting), batch):
-                part = waiting[start : start + batch]
-                rendered = channel_renderer(part, steps, seed, learning_rate, advance)
-                for number, image in zip(part, rendered, strict=True):
-                    write_image(image_path(folder, number), to_pixels(image))
-    if images is not None:
-        write_examples(folder, network, name, images, examples, progress)
+    shares = []
+    for name, numbers in wanted.items():
+        waiting = [number for number in numbers if not image_path(out / name, number).is_file()]
+        if waiting:
+            _render_layer(out / name, network.model, waiting, settings, batch, progress, about)
+        if images is not None:
+            write_examples(out / name, network, name, images, examples, progress)
+            shares.append(share_above_examples(out / name, network.model, name, numbers))
     write_page(out, network)
-    shares = share_above_examples(folder, network.model, name, numbers) if examples else None
-    return Visualization(out / PAGE, shares)
+    above, count = (sum(share[at] for share in shares if share) for at in (0, 1))
+    return Visualization(out / PAGE, (above, count) if count else None)
 
 
-class ChannelRenderer:
-    """Renders channels of a layer, compiled once.
-
-    Args:
-        model: the network.
-        layer: our name.
-        size: height and width of the images.
-        batch: images at a time.
-        transforms: as of `visualize`.
-        tries: likewise.
-
-    Raises:
-        UserError: several tries for a layer of an auxiliary head at another size than the network's.
-    """
-
-    def __init__(
-        self, model: GoogLeNet, layer: str, size: int, batch: int, transforms: str = "standard", tries: int = 1
-    ) -> None:
-        gray = 1 if model.spec.input_shape[2] == 1 else None
-        self._alone = parameterizations.image(size, channels=gray)
-        self._batch, self._tries, self._layer, self._pixels = batch, tries, layer, model.spec.pixels
-        if tries > 1 and fixed_size(model, [layer]) not in (None, (size, size)):
-            raise UserError(f"Expected one try for {layer!r} at another size than the network's; Received: {tries}.")
-        self._render = Renderer(
-            model,
-            lambda numbers: objectives.channels(layer, numbers),
-            parameterizations.image(size, batch=batch, channels=gray),
-            TRANSFORMS[transforms],
-            example=np.zeros(batch, int),
-        )
-        self._activations = inference(inference_features(model, [layer])) if tries > 1 else None
-
-    def __call__(
-        self,
-        numbers: Sequence[int],
-        steps: int = STEPS,
-        seed: int = 0,
-        learning_rate: float = LEARNING_RATE,
-        advance: Callable[[], None] = lambda: None,
-    ) -> np.ndarray:
-        """Images of at most `batch` channels, float32 `(len(numbers), size, size, channels)`."""
-        full = np.array([*numbers, *[numbers[-1]] * (self._batch - len(numbers))])
-        best, most = np.zeros(self._render.parameterization.shape, "float32"), np.full(self._batch, -np.inf)
-        for attempt in range(self._tries):
-            spectra = [
-                self._alone.initial(np.random.default_rng([seed, number, attempt]))[0] for number in full.tolist()
-            ]
-            found = self._render(
-                full,
-                steps=steps,
-                seed=seed,
-                optimizer=keras.optimizers.Adam(learning_rate, epsilon=1e-8),
-                initial=[np.concatenate(spectra, axis=1)],
-                show=lambda value: advance(),
-            )
-            if found.stopped_at is not None:
-                log.warning("channels %s end after step %d", ", ".join(map(str, numbers)), found.stopped_at)
-            means = self._means(found.images, full)
-            better = means > most
-            best[better], most[better] = found.images[better], means[better]
-        return best[: len(numbers)]
-
-    def _means(self, images: np.ndarray, channels: np.ndarray) -> np.ndarray:
-        """Each channel's mean in its image, as it will be stored."""
-        if self._activations is None:  # there is nothing to compare
-            return np.zeros(len(images))
-        maps = self._activations(normalize(to_pixels(images), self._pixels))[self._layer]
-        return maps.reshape(len(maps), -1, maps.shape[-1]).mean(axis=1)[np.arange(len(maps)), channels]
+def chosen_channels(
+    model: GoogLeNet, layer: str | Sequence[str], channels: str | None, per_branch: int | None
+) -> dict[str, list[int]]:
+    """{our name of a layer: its channels to render}; arguments and errors as of `visualize`."""
+    if channels is not None and per_branch is not None:
+        raise UserError(f"Expected channels or per_branch; Received: both, {channels!r} and {per_branch}.")
+    if per_branch is not None and per_branch < 1:
+        raise UserError(f"Expected per_branch >= 1; Received: {per_branch}.")
+    names = [layer] if isinstance(layer, str) else list(layer)
+    if ALL in names:
+        blocks = [block.name for block in model.spec.trunk() if isinstance(block, Inception)]
+        names = [other for name in names for other in (blocks if name == ALL else [name])]
+    if not names:
+        raise UserError("Expected at least one layer; Received: none.")
+    check_layers(model, names)
+    chosen = {}
+    for name in map(own_name, names):
+        count = width_of(model, name)
+        first = per_branch and first_of_branches(model.spec, name, count, per_branch)
+        chosen[name] = first or channel_numbers(channels, count, name)
+    return chosen
 
 
-def channel_numbers(text: str | None, count: int, layer: str) -> list[int]:
-    """The numbers in a text such as "0-63,70", each once and in order; None: all.
-
-    Raises:
-        UserError: another text, or a number that is not below `count`.
-    """
-    if text is None:
-        return list(range(count))
-    numbers: set[int] = set()
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
-        if found is None:
-            raise UserError(f"Expected channels such as 0-63,70; Received: {text!r}.")
-        first, last = int(found[1]), int(found[2] or found[1])
-        if not first <= last < count:
-            raise UserError(
-                f"Expected channels from 0 to {count - 1} of {layer!r}; Received: {part.strip()!r}. Did you mean "
-                f"{min(first, last, count - 1)}-{count - 1}?"
-            )
-        numbers |= set(range(first, last + 1))
-    return sorted(numbers)
+def _render_layer(
+    folder: Path,
+    model: GoogLeNet,
+    numbers: Sequence[int],
+    settings: ChannelSettings,
+    batch: int,
+    progress: Progress,
+    about: dict[str, Any],
+) -> None:
+    """Renders channels of a layer into its folder, which says what its images are about."""
+    batch = min(batch, len(numbers))
+    render = ChannelRenderer(model, folder.name, batch, settings)  # which checks the size
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SETTINGS, about)
+    with progress(folder.name, -(-len(numbers) // batch) * settings.steps * settings.tries) as advance:
+        for start in range(0, len(numbers), batch):
+            part = numbers[start : start + batch]
+            for number, image in zip(part, render(part, advance), strict=True):
+                write_image(image_path(folder, number), to_pixels(image))
 
 
 def write_page(out: Path, source: TrainedNetwork) -> None:
     """Writes the page of all layers whose images of this network are in a folder."""
-    layers, weights = [], _digest(source.model)
+    layers, weights = [], weights_digest(source.model)
     order = source.model.feature_names()
     folders = {path.parent.name: path.parent for path in out.glob(f"*/{SETTINGS}")}
     for name in sorted(folders.keys() & set(order), key=order.index):
@@ -237,26 +169,7 @@ def write_page(out: Path, source: TrainedNetwork) -> None:
         if settings.get("weights") != weights:
             continue
         images = {int(path.stem): path for path in sorted(folders[name].glob("[0-9]*.png"))}
-        branches = {number: branch_of(source.model.spec, name, number) for number in images}
+        branches = branch_spans(source.model.spec, name)
         strips = {number: path for number in images if (path := strip_path(folders[name], number)).is_file()}
         layers.append(Layer(name, settings, images, branches, strips, read_examples(folders[name])))
     write_text(out / PAGE, render_page(source, layers))
-
-
-def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Raises UserError where a layer's folder holds images of other settings."""
-    path = folder / SETTINGS
-    stored = read_json(path) if path.is_file() else settings
-    if other := [f"{key} {stored.get(key)!r}, not {own!r}" for key, own in settings.items() if stored.get(key) != own]:
-        raise UserError(
-            f"Expected a new folder (--out), or the network and settings of the images there; Received: "
-            f"{str(folder)!r}, with {', '.join(other)}."
-        )
-
-
-def _digest(model: GoogLeNet) -> str:
-    """CRC-32 of a network's weights, by which a folder knows whose images it holds."""
-    value = 0
-    for weight in model.weights:
-        value = zlib.crc32(np.asarray(weight).tobytes(), value)
-    return f"{value:08x}"

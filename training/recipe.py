@@ -60,7 +60,7 @@ class Recipe:
     variant: str = "batchnorm"
     """Family of the network."""
     stem: str = "imagenet"
-    """imagenet, or small for images of 28-64 px."""
+    """imagenet, small for images of 28-64 px, or cifar for 32 px."""
     width_multiplier: Annotated[float, Range(0, 16, above=True, below=False)] = 1.0
     """Scales the filters of every convolution."""
     aux: bool = True
@@ -146,13 +146,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        for name in ("schedule", "aux_schedule", "precision"):
-            choices = typing.get_args(_hints(Recipe)[name])
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"Expected {name} to be one of {', '.join(map(repr, choices))}; "
-                    f"Received: {name}={getattr(self, name)!r}."
-                )
+        check_choices(self)
         for name, needed in (("freeze_until", "weights"), ("unfreeze_epochs", "freeze_until")):
             if getattr(self, name) is not None and getattr(self, needed) is None:
                 raise UserError(f"Expected {needed} with {name}; Received: {name}={getattr(self, name)!r} alone.")
@@ -207,6 +201,18 @@ def check_numbers(settings: Any) -> None:
     kind: type = type(settings)
     for name, known in numeric_fields(kind).items():
         known.check(name, getattr(settings, name))
+
+
+def check_choices(settings: Any) -> None:
+    """Raises UserError unless every field of a dataclass that is a `Literal` holds one of its values."""
+    kind: type = type(settings)
+    for name, hint in _hints(kind).items():
+        choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+        if choices and getattr(settings, name) not in choices:
+            raise UserError(
+                f"Expected {name} to be one of {', '.join(map(repr, choices))}; "
+                f"Received: {name}={getattr(settings, name)!r}."
+            )
 
 
 def with_global_batch(recipe: Recipe, replicas: int) -> Recipe:

@@ -27,7 +27,7 @@ HISTORY, TENSORBOARD, REPORT = "history.csv", "tensorboard", "report"
 BEST, RAW, LOCK = "best.keras", "raw.keras", ".lock"
 STATE, PREVIOUS_STATE = "state.npz", "state.previous.npz"
 UNFINISHED = ".*.part*"  # files that were being written when a process was killed
-STRUCTURE = ("widths", "reduction", "lrn", "dropout")  # what a spec decides beyond what recipes do
+STRUCTURE = ("widths", "stem_widths", "reduction", "lrn", "dropout")  # what a spec decides beyond what recipes do
 
 # What can still be done without a file.
 REMEDIES = {

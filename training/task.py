@@ -21,6 +21,7 @@ from training.data.scan import (
 )
 from training.data.sources import Splits
 from training.data.split import Split
+from training.distillation import Teacher
 from training.recipe import Recipe, with_global_batch
 from training.run_folder import IMAGES, STRUCTURE, RunFolder
 from training.run_images import choose_splits, describe_dataset, write_images
@@ -47,6 +48,14 @@ class Task(Protocol):
     def pretrained(self) -> GoogLeNet | None:
         """The network that it starts from, or None."""
 
+    @property
+    def keeps_classifiers(self) -> bool:
+        """Whether it starts with the classifiers of `pretrained` too, since the classes are the same."""
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The network that it learns from beside the labels, or None."""
+
     def training(self, replicas: int, start: Position, shard: Shard, service: str | None) -> tf.data.Dataset:
         """Batches to train on, of a shard of steps that so many replicas share; see `Batches.training`."""
 
@@ -65,6 +74,8 @@ class RecipeTask:
         pretrained: the network that it starts from, or None.
         splits: of the source, without unreadable images.
         scans: what was found in each of them, by field of `splits`.
+        keeps_classifiers: whether it starts with the classifiers of `pretrained` too.
+        teacher: the network that it learns from beside the labels, or None.
     """
 
     recipe: Recipe
@@ -73,6 +84,8 @@ class RecipeTask:
     pretrained: GoogLeNet | None
     splits: Splits
     scans: Mapping[str, Scan]
+    keeps_classifiers: bool = False
+    teacher: Teacher | None = None
 
     @property
     def classes(self) -> list[str]:

@@ -20,6 +20,7 @@ from training import callbacks, transfer
 from training import run_folder as files
 from training.data.pipeline import START, WHOLE, Position
 from training.data.service import check_reachable
+from training.distillation import Student, Teacher
 from training.distribution import choose
 from training.distribution.cluster import TIMEOUT
 from training.distribution.strategy import Strategy
@@ -110,18 +111,48 @@ def train(
         if distribution.is_chief:
             if not resumes:
                 task.create(run)
-            known = {"command": command, "strategy": distribution.name, "replicas": distribution.replicas}
-            known |= {"environment": describe_environment()} | task.describe_images()
-            with RunRecord(run, known) as record:
-                record.update(fit(task, distribution, run, resumes, options, record))
-                record.update(_test(task, run))
+            record = run_task(task, distribution, run, resumes, options, {"command": command})
             write_run_page(run)
-            for state in run.states():  # a finished run is not resumed
-                state.unlink()
+            remove_states(run)
         else:
             fit(task, distribution, run, resumes, options)
         distribution.gather("finished")  # a process that ends early looks like one that died
         return record.metrics if distribution.is_chief else {}
+
+
+def run_task(
+    task: RecipeTask,
+    distribution: Strategy,
+    run: RunFolder,
+    resumes: bool,
+    options: "FitOptions",
+    known: dict[str, Any],
+) -> "RunRecord":
+    """Trains and tests in a folder that exists, on the chief.
+
+    Args:
+        task: what to train.
+        distribution: whose devices train.
+        run: the folder, with what `task.create` wrote.
+        resumes: whether to resume from its state.
+        options: see `FitOptions`.
+        known: what `metrics.json` holds beside what every run's does.
+
+    Returns:
+        The record, whose `metrics` are those of the file.
+    """
+    known = known | {"strategy": distribution.name, "replicas": distribution.replicas}
+    known |= {"environment": describe_environment()} | task.describe_images()
+    with RunRecord(run, known) as record:
+        record.update(fit(task, distribution, run, resumes, options, record))
+        record.update(_test(task, run))
+    return record
+
+
+def remove_states(run: RunFolder) -> None:
+    """Removes what an interrupted run would resume from: a finished one is not resumed."""
+    for state in run.states():
+        state.unlink()
 
 
 def _check_arguments(recipe: Recipe, spec: Spec | None, data_service: str | None) -> None:
@@ -243,7 +274,11 @@ def set_seed(recipe: Recipe) -> None:
 
 
 def compile_model(
-    recipe: Recipe, spec: Spec, steps: int, loss_weights: Mapping[str, float | keras.Variable]
+    recipe: Recipe,
+    spec: Spec,
+    steps: int,
+    loss_weights: Mapping[str, float | keras.Variable],
+    teacher: Teacher | None = None,
 ) -> GoogLeNet:
     """The network of `spec`, compiled according to a recipe.
 
@@ -252,8 +287,9 @@ def compile_model(
         spec: the network.
         steps: in an epoch.
         loss_weights: of the heads.
+        teacher: from which it learns too, or None.
     """
-    model = GoogLeNet(**spec.to_dict())
+    model = Student(spec, teacher, loss_weights) if teacher else GoogLeNet(**spec.to_dict())
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = recipe.sync_batch_norm
@@ -295,12 +331,14 @@ def fit(
         states, interruption = stack.enter_context(StateFiles(run)), stack.enter_context(Interruption())
         with distribution.scope():
             loss_weights = _loss_weights(recipe, task.spec)
-            model = compile_model(with_global_batch(recipe, replicas), task.spec, task.steps, loss_weights)
+            whole_step = with_global_batch(recipe, replicas)
+            model = compile_model(whole_step, task.spec, task.steps, loss_weights, task.teacher)
         save = functools.partial(SaveState, states, distribution, options.interval, interruption, task.steps)
         made = make_callbacks(task, distribution, run, loss_weights, save)
         if task.pretrained:
             measures = recipe.freeze_batch_norm and not resumes
-            transfer.copy_body(_with_new_statistics(task) if measures else task.pretrained, model)
+            start_from = _with_new_statistics(task) if measures else task.pretrained
+            transfer.copy_body(start_from, model, classifiers=task.keeps_classifiers)
             transfer.freeze(model, recipe.freeze_until, recipe.freeze_batch_norm)
         start, logs = made.restore(model) if resumes else (START, None)
         if record:
@@ -335,7 +373,8 @@ def _with_new_statistics(task: Task) -> GoogLeNet:
     assert task.pretrained is not None
     images = task.training(1, START, WHOLE, None).map(lambda images, labels: images)
     batches = images.unbatch().batch(STATISTICS_BATCH).take(STATISTICS_BATCHES).as_numpy_iterator()
-    return transfer.with_statistics(task.pretrained, task.spec, task.recipe.freeze_until, batches)
+    until = task.recipe.freeze_until
+    return transfer.with_statistics(task.pretrained, task.spec, until, batches, task.keeps_classifiers)
 
 
 def _loss_weights(recipe: Recipe, spec: Spec) -> dict[str, float | keras.Variable]:

@@ -90,8 +90,13 @@ def check_fits(pretrained: Spec, spec: Spec, freeze_until: str | None) -> None:
     _layers_until(spec, freeze_until)
 
 
-def copy_body(source: GoogLeNet, target: GoogLeNet) -> None:
+def copy_body(source: GoogLeNet, target: GoogLeNet, classifiers: bool = False) -> None:
     """Copies every layer's weights but the classifiers', and those of auxiliary layers where they fit.
+
+    Args:
+        source: the network to copy from.
+        target: the network to copy to.
+        classifiers: whether to copy the classifiers too.
 
     Raises:
         UserError: another layer does not fit; nothing is copied then.
@@ -99,7 +104,7 @@ def copy_body(source: GoogLeNet, target: GoogLeNet) -> None:
     own = {layer.name: layer.get_weights() for layer in source.layers}
     fitting, wrong = {}, []
     for layer in target.layers:
-        if not layer.weights or layer.name.endswith("_logits"):
+        if not layer.weights or (layer.name.endswith("_logits") and not classifiers):
             continue
         wanted, found = [tuple(w.shape) for w in layer.weights], [w.shape for w in own.get(layer.name, [])]
         if wanted == found:
@@ -158,10 +163,18 @@ def estimate_statistics(model: GoogLeNet, batches: Iterable[Any]) -> None:
         layer.momentum = momentum
 
 
-def with_statistics(pretrained: GoogLeNet, spec: Spec, freeze_until: str | None, batches: Iterable[Any]) -> GoogLeNet:
-    """The body of a pretrained network under the heads of `spec`, with the running statistics of batches of images."""
+def with_statistics(
+    pretrained: GoogLeNet, spec: Spec, freeze_until: str | None, batches: Iterable[Any], classifiers: bool = False
+) -> GoogLeNet:
+    """The body of a pretrained network under the heads of `spec`, with the running statistics of batches of images.
+
+    Args:
+        pretrained, spec, batches: those.
+        freeze_until: last layer of the body that keeps its statistics, or None.
+        classifiers: whether to copy the classifiers too.
+    """
     model = GoogLeNet(**spec.to_dict())
-    copy_body(pretrained, model)
+    copy_body(pretrained, model, classifiers)
     freeze(model, freeze_until)
     estimate_statistics(model, batches)
     return model

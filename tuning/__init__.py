@@ -1,4 +1,4 @@
-"""Searching the widths of the Inception branches under a budget.
+"""Searching the widths of the Inception branches under a budget, and slimming those of a trained network.
 
 The public names are those of `__init__.pyi`, imported on first use.
 """

@@ -73,7 +73,9 @@ class InBudget(PersistentOracle):
         values = response.get("values")
         if not values or "tuner/trial_id" in values:  # nothing to try, or an earlier trial that continues
             return response
-        own = (None if self.trials else self.space.first()) or self.space.fit_to_budget(values)
+        given = (self.space.first, self.space.proposed)  # of the first two trials
+        own = given[len(self.trials)]() if len(self.trials) < len(given) else None
+        own = own or self.space.fit_to_budget(values)
         if own is None or (self.trials and self.is_duplicate(values | own)):
             own = self._random_values()
         return {"status": RUNNING, "values": values | own} if own else {"status": STOPPED}

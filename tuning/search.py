@@ -43,6 +43,7 @@ def search(
     trials: int | None = 20,
     budget: Budget | None = None,
     also: tuple[str, ...] = (),
+    proposal: Spec | None = None,
     objective: str | None = None,
     patience: int | None = None,
     max_failures: int = 3,
@@ -73,6 +74,8 @@ def search(
         trials: how many, failed ones included; None for all that `grid` or `hyperband` want.
         budget: that every network keeps.
         also: dimensions of the recipe to search as well, of `space.RECIPE`.
+        proposal: a network whose widths the second trial has, as nearly as the space can; the first has those of
+            `network`.
         objective: a column of the runs' history, or "accuracy_per_mac" (validation accuracy over the multiply-
             accumulates as a fraction of those of the network that the search starts from); None for the validation
             accuracy of the main head, of the average where the recipe keeps one.
@@ -90,7 +93,9 @@ def search(
         UserError: arguments that do not fit, another search's folder, or `max_failures` failures.
         OSError: the folder cannot be written.
     """
-    plan = _Plan(space, tuner, trials, budget or Budget(), tuple(also), patience, max_failures, recipe, network)
+    plan = _Plan(
+        space, tuner, trials, budget or Budget(), tuple(also), patience, max_failures, recipe, network, proposal
+    )
     interval = Interval.parse(save_every)
     chief, worker = _role()
     distribution = _distribution(strategy, datasets)
@@ -131,6 +136,7 @@ class _Plan:
     max_failures: int
     recipe: Recipe
     network: Spec | None
+    proposal: Spec | None
 
     def __post_init__(self) -> None:
         check_choice("tuner", self.tuner, oracles.TUNERS)
@@ -163,7 +169,8 @@ class _Plan:
         return make_space(self._space_settings(), start, self.recipe)
 
     def _space_settings(self) -> dict[str, Any]:
-        return {"space": self.space, "also": self.also, "tuner": self.tuner} | dataclasses.asdict(self.budget)
+        own = {"space": self.space, "also": self.also, "tuner": self.tuner} | dataclasses.asdict(self.budget)
+        return own | ({"proposal": self.proposal.block_widths()} if self.proposal else {})
 
     def settings(self, objective: str, space: Space) -> dict[str, Any]:
         """What distinguishes this search from others."""

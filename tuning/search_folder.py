@@ -13,7 +13,7 @@ from typing import Any
 import keras_tuner as kt
 
 from inception_v1.atomic_files import write_json
-from inception_v1.spec import Spec, check_choice
+from inception_v1.spec import Spec, Widths, check_choice
 from training import run_folder
 from training.data.sources import Splits
 from training.errors import UserError
@@ -71,7 +71,9 @@ def updated_search_page(folder: str | os.PathLike[str]) -> Path:
 def make_space(settings: dict[str, Any], start: Spec, recipe: Recipe) -> Space:
     """The space that the settings of a search describe."""
     budget = Budget(*(settings[field.name] for field in dataclasses.fields(Budget)))
-    return Space(settings["space"], start, recipe, tuple(settings["also"]), budget, settings["tuner"] == "grid")
+    proposal = {block: Widths(*numbers) for block, numbers in (settings.get("proposal") or {}).items()} or None
+    also, grid = tuple(settings["also"]), settings["tuner"] == "grid"
+    return Space(settings["space"], start, recipe, also, budget, grid, proposal)
 
 
 def make_objective(name: str | None, space: Space) -> kt.Objective:

@@ -112,6 +112,7 @@ class Space:
         also: dimensions of the recipe, of `RECIPE`.
         budget: that every sample keeps.
         grid: whether samples come from a grid.
+        proposal: widths of blocks that a search tries right after those of the start, for instance correlated ones.
 
     Raises:
         UserError: an unknown name, a dimension that the recipe has no value for, or a budget that no sample fits;
@@ -124,6 +125,7 @@ class Space:
     also: tuple[str, ...] = ()
     budget: Budget = dataclasses.field(default_factory=Budget)
     grid: bool = False
+    proposal: Mapping[str, Widths] | None = None
 
     def __post_init__(self) -> None:
         check_choice("space", self.name, SPACES)
@@ -131,6 +133,8 @@ class Space:
             check_choice("also", name, RECIPE)
         if len(set(self.also)) < len(self.also):
             raise UserError(f"Expected each dimension of the recipe once; Received: also={self.also}.")
+        if self.grid and self.proposal:
+            raise UserError("Expected another tuner than 'grid', which tries the points of its grid, with a proposal.")
         if None in self.start.input_shape:
             raise UserError(f"Expected a fixed height and width; Received: input_shape={self.start.input_shape}.")
         object.__setattr__(self, "dimensions", (*self._width_dimensions(), *map(self._recipe_dimension, self.also)))
@@ -148,6 +152,22 @@ class Space:
         """The same in the budget: the paper's widths, scaled by one factor where they cost too much. None on a grid
         that they are not on then."""
         return self.fit_to_budget(self.default())
+
+    def proposed(self) -> dict[str, Value] | None:
+        """The sample nearest to the proposal, in the budget: a dimension that sets several blocks has the geometric
+        mean of what their branches would be multiplied by. None without a proposal, or where no factor brings it into
+        the budget."""
+        if not self.proposal:
+            return None
+        values, own = self.default(), self.start.block_widths()
+        wanted = own | dict(self.proposal)
+        for d in self.dimensions:
+            pairs = [(getattr(wanted[b], f), getattr(own[b], f)) for b in d.blocks for f in d.convolutions[-1:]]
+            if pairs:
+                new, old = np.array(pairs, "float64").T
+                mean = new if d.spread == "widths" else np.exp(np.log(new / old).mean())
+                values[d.name] = d.round(mean).item()
+        return self.fit_to_budget(values)
 
     def sample(self, count: int, seed: int) -> list[dict[str, Value]]:
         """Random samples that keep the budget; fewer than `count` where some cannot."""

@@ -56,6 +56,8 @@ class DatasetTask:
     steps: int
     datasets: tuple[tf.data.Dataset, tf.data.Dataset]
     pretrained: None = None
+    keeps_classifiers: bool = False
+    teacher: None = None
 
     @property
     def classes(self) -> list[str]:

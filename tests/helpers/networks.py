@@ -1,19 +1,11 @@
-"""Networks as if trained, and images that they tell apart."""
+"""Networks as if trained."""
 
 import keras
 import numpy as np
 
 from inception_v1 import build_googlenet
 from inception_v1.preprocessing import normalize
-
-
-def patch_images(count, height, width, channels, seed=0):
-    """uint8 images of large patches, each of another brightness, which a network tells apart."""
-    random = np.random.default_rng(seed)
-    patches = random.uniform(0, 1, (count, 4, 4, channels)) * random.uniform(0.2, 1, (count, 1, 1, 1))
-    return np.round(
-        255 * np.kron(patches, np.ones((1, -(-height // 4), -(-width // 4), 1)))[:, :height, :width]
-    ).astype("uint8")
+from tests.helpers.images import patch_images
 
 
 def trained_network(variant, **arguments):

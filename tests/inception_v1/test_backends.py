@@ -29,9 +29,9 @@ def run(*arguments):
 
 
 def test_every_test_marked_for_it_passes_on_jax():
-    """All of the layers' tests, of the model's those that do not take the same path as another one, and the logits of
-    published weights of every family."""
-    names = ("test_layers", "test_tensorflow_layers", "test_model", "weights/test_parity")
+    """All of the layers' tests, of the model's those that do not take the same path as another one, slimmed networks of
+    two families, and the logits of published weights of every family."""
+    names = ("test_layers", "test_tensorflow_layers", "test_model", "test_slimming", "weights/test_parity")
     files = [f"{TESTS}{name}.py" for name in names]
     done = run("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-vv", "-m", "every_backend", *files)
     assert done.returncode == 0, done.stdout[-5000:]

@@ -47,6 +47,8 @@ def test_cost_equals_the_built_model(variant, input_shape):
         {"reduction": False, "width_multiplier": 0.25},
         {"reduction": False, "variant": "batchnorm", "input_shape": (64, 64, 3)},
         {"widths": {"3a": (8, 16, 24, 32, 40, 48), "5b": (1, 2, 3, 4, 5, 6)}, "variant": "slim"},
+        {"stem_widths": (5, 6, 7), "width_multiplier": 0.5},
+        {"stem_widths": (9,), "stem": "cifar", "variant": "cifar", "input_shape": (33, 32, 3), "reduction": False},
         {"aux": False, "classes": 1},
         {"include_top": False, "pooling": "avg"},
         {"variant": "onnx_zoo", "input_shape": (61, 75, 3)},
@@ -73,6 +75,12 @@ def test_published_counts(variant, classes, params_main, trainable_main, params_
     assert counted.without_aux().trainable == trainable_main
     if params_all is not None:
         assert (counted.params, counted.trainable) == (params_all, trainable_all)
+
+
+def test_the_counts_of_the_pruning_literature():
+    """HRank, FilterSketch, EPruner and others slim this network on CIFAR-10."""
+    counted = cost(Spec("cifar", stem="cifar", input_shape=(32, 32, 3))).without_aux()
+    assert (counted.trainable, counted.macs) == (6_166_250, 1_521_756_160)
 
 
 def test_published_multiply_accumulates():

@@ -5,7 +5,8 @@ import pytest
 from inception_v1 import VARIANTS
 from inception_v1.fold_batchnorm import fold_batchnorm
 from inception_v1.preprocessing import normalize
-from tests.helpers.networks import logits_of, patch_images, trained_network
+from tests.helpers.images import patch_images
+from tests.helpers.networks import logits_of, trained_network
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -105,7 +105,9 @@ def test_classifier_shares_weights_and_returns_one_tensor():
 
 
 @pytest.mark.parametrize("size", [(224, 224), (225, 225), (64, 97), (225, 232)])
-@pytest.mark.parametrize(("variant", "rounding"), [("paper", "ceil"), ("onnx_zoo", "floor"), ("torchvision", "ceil")])
+@pytest.mark.parametrize(
+    ("variant", "rounding"), [("paper", "ceil"), ("onnx_zoo", "floor"), ("torchvision", "ceil"), ("cifar", "centered")]
+)
 def test_pools_round_as_the_family_does_at_even_and_odd_sizes(variant, rounding, size):
     model = build_googlenet(variant, input_shape=(*size, 3), width_multiplier=0.1, aux=False)
     kernels = {"pool1": 3, "pool2": 3, "pool3": 3, "pool4": VARIANTS[variant].pool4_size}
@@ -120,7 +122,9 @@ def test_pools_round_as_the_family_does_at_even_and_odd_sizes(variant, rounding,
 
 
 def max_pool(x, kernel, rounding, stride=2):
-    """NumPy: windows that start inside, cut off at the border (ceil) or left out (floor)."""
+    """NumPy: windows that start inside, cut off at the border (ceil) or left out (floor), or begin in it (centered)."""
+    if rounding == "centered":
+        x, rounding = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), "floor"
     height, width = x.shape[1:3]
     count = {"ceil": lambda n: -(-(n - kernel) // stride) + 1, "floor": lambda n: (n - kernel) // stride + 1}[rounding]
     windows = [

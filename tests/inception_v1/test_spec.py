@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from inception_v1.spec import BLOCKS, VARIANTS, Spec, Widths, round_width, smallest_input
+from inception_v1.spec import BLOCKS, STEMS, VARIANTS, Spec, Widths, round_width, smallest_input
 
 # arXiv 1409.4842, Table 1: channels after each block.
 TABLE_1 = {"3a": 256, "3b": 480, "4a": 512, "4b": 512, "4c": 512, "4d": 528, "4e": 832, "5a": 832, "5b": 1024}
@@ -28,6 +28,8 @@ def test_explicit_widths_are_final_and_partial():
     widths = Spec(widths={"4c": (1, 2, 3, 4, 5, 6)}, width_multiplier=0.5).block_widths()
     assert widths["4c"] == Widths(1, 2, 3, 4, 5, 6)
     assert widths["3a"] == Widths(32, 48, 64, 8, 16, 16)
+    assert Spec(width_multiplier=0.5).all_stem_widths() == (32, 32, 96)
+    assert Spec(width_multiplier=0.5, stem_widths=(1, 2, 3)).all_stem_widths() == (1, 2, 3)
 
 
 def test_spec_is_completed_from_the_family():
@@ -39,7 +41,7 @@ def test_spec_is_completed_from_the_family():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_spec_survives_json(variant):
-    spec = Spec(variant, input_shape=(97, 64, 1), classes=7, widths={"5b": [8] * 6}, dropout=0.3)
+    spec = Spec(variant, input_shape=(97, 64, 1), classes=7, widths={"5b": [8] * 6}, stem_widths=[3, 4, 5], dropout=0.3)
     assert Spec(**json.loads(json.dumps(spec.to_dict()))) == spec
 
 
@@ -57,6 +59,8 @@ def test_spec_survives_json(variant):
         ({"widths": {"3a": (1,) * 5}}, r"'3a'.*six integers.*\(1, 1, 1, 1, 1\)"),
         ({"widths": {"3a": (1, 1, 0, 1, 1, 1)}}, r"six integers >= 1"),
         ({"widths": [1, 2]}, "map block names"),
+        ({"stem_widths": (64, 192)}, r"3 integers >= 1, .*'imagenet' stem; Received: stem_widths=\(64, 192\)"),
+        ({"stem_widths": (192, 0), "stem": "small"}, "2 integers >= 1"),
         ({"width_multiplier": 0}, "width_multiplier"),
         ({"dropout": 1.0}, "dropout"),
         ({"dropout": (0.1, 0.2, 0.3)}, "dropout"),
@@ -72,7 +76,7 @@ def test_bad_arguments_say_what_was_expected_and_received(arguments, message):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("stem", ["imagenet", "small"])
+@pytest.mark.parametrize("stem", STEMS)
 def test_smallest_input_is_the_smallest(variant, stem):
     smallest = smallest_input(Spec(variant, stem=stem))
     at_least = dataclasses.replace(Spec(variant, stem=stem), input_shape=(smallest, smallest, 3))

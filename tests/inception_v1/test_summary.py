@@ -12,6 +12,7 @@ from inception_v1.summary import _drawing, draw
         *({"variant": v} for v in VARIANTS),
         {"reduction": False},
         {"stem": "small", "input_shape": (32, 32, 1), "width_multiplier": 0.5, "classes": 10},
+        {"variant": "cifar", "stem": "cifar", "input_shape": (32, 32, 3)},
         {"aux": False},
         {"include_top": False},
     ],

@@ -7,7 +7,8 @@ from inception_v1 import GoogLeNet
 from inception_v1.errors import UserError
 from interpretability import Explainer, attribute
 from interpretability.attribution import METHODS
-from tests.helpers.networks import patch_images, trained_network
+from tests.helpers.images import patch_images
+from tests.helpers.networks import trained_network
 
 IMAGES = patch_images(2, 64, 64, 3, seed=3)
 

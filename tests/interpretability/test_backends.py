@@ -12,7 +12,10 @@ from tests.helpers import ROOT
 pytest.importorskip("jax")
 
 JAX = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-FILES = ("parameterizations", "transforms", "relu_gradient", "objectives", "rendering", "attribution")
+FILES = (
+    *("parameterizations", "transforms", "relu_gradient", "objectives", "rendering", "attribution"),
+    *("activation_samples", "caricatures", "branches"),
+)
 
 
 def test_every_test_marked_for_it_passes_on_jax():

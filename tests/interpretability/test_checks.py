@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from inception_v1 import GoogLeNet
-from interpretability.checks import FRACTIONS, check_attributions, curve, rank_correlation
-from tests.helpers.networks import patch_images
+from interpretability.checks import FRACTIONS, check_attributions, curve, randomized, rank_correlation
+from tests.helpers.images import patch_images
 
 
 class LeftPixels:
@@ -36,6 +36,10 @@ def test_constant_maps_have_no_rank_correlation():
 
 def test_a_map_that_depends_on_the_weights_changes_with_them():
     network = GoogLeNet("plain", input_shape=(32, 32, 1), width_multiplier=0.05, aux=False, classes=4, stem="small")
+    one, same, other = (randomized(network, "main", "classifier", seed).get_weights() for seed in (0, 0, 1))
+    assert [np.array_equal(a, b) for a, b in zip(one, same)] == [True] * len(one)
+    changed = [variable.path for variable, a, b in zip(network.weights, one, other) if not np.array_equal(a, b)]
+    assert changed == [network.get_layer("main_logits").kernel.path]
     (check,) = check_attributions(network, patch_images(2, 32, 32, 1), ["smoothgrad"]).values()
     assert abs(check.random_network) < 0.5
     assert abs(check.random_network) < abs(check.random_classifier) + 0.5 <= 1.5

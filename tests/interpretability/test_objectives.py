@@ -20,6 +20,7 @@ OF_LUCID = {  # `__all__` of its module, so to speak
     *("neuron", "channel", "direction", "direction_neuron", "tensor_direction", "deepdream", "total_variation"),
     *("L1", "L2", "blur_input_each_step", "blur_alpha_each_step", "channel_interpolate"),
     *("penalize_boundary_complexity", "alignment", "diversity", "input_diff", "class_logit"),
+    "dot_compare",  # of its recipes
 }
 
 
@@ -46,7 +47,12 @@ def test_every_objective_of_lucid_is_there_and_compared():
         for name, one in vars(objectives).items()
         if inspect.isfunction(one) and one.__module__ == objectives.__name__
     }
-    assert {name for name in own if not name.startswith("_")} == OF_LUCID | {"channels", "as_objective"}
+    assert {name for name in own if not name.startswith("_")} == OF_LUCID | {
+        "channels",
+        "directions",
+        "activation_difference",
+        "as_objective",
+    }
     assert {name for name in OF_LUCID if not any(case.startswith(name) for case in OBJECTIVES)} == set()
 
 
@@ -56,6 +62,22 @@ def test_an_objective_of_several_channels_is_the_sum_over_the_images():
     activations = FeatureActivations(LAYERS)
     expected = float(sum(alone)(activations))
     assert float(objectives.channels("maps", numbers)(activations)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_an_objective_of_several_directions_is_the_sum_over_the_images(center):
+    vectors = np.random.default_rng(0).normal(0, 1, (3, 8)).astype("float32")
+    one = objectives.direction_neuron if center else objectives.direction
+    alone = [one("maps", vector, cossim_pow=2, batch=i) for i, vector in enumerate(vectors)]
+    activations = FeatureActivations(LAYERS)
+    expected = float(sum(alone)(activations))
+    assert float(objectives.directions("maps", vectors, 2, center)(activations)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_difference_of_activations_is_the_mean_of_its_absolute_values():
+    maps = LAYERS["maps"]
+    found = float(objectives.activation_difference("maps", 2)(FeatureActivations(LAYERS)))
+    assert found == pytest.approx(np.abs(maps[0] - maps[2]).mean(), rel=1e-5)
 
 
 def test_places_that_nothing_activates_have_finite_gradients():

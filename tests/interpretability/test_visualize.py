@@ -5,18 +5,22 @@ import html.parser
 import json
 import re
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 import googlenet
+from inception_v1 import Spec
 from inception_v1.errors import UserError
 from inception_v1.preprocessing import normalize
+from inception_v1.spec import BLOCKS
 from interpretability import example_files
 from interpretability import visualize as module
+from interpretability.channel_rendering import ChannelSettings
+from interpretability.channels import branch_spans, channel_numbers, first_of_branches
 from interpretability.example_files import read_examples
-from interpretability.page import branch_of
-from interpretability.visualize import channel_numbers, visualize
+from interpretability.visualize import chosen_channels, visualize
 from tests.helpers.networks import trained_network
 from tests.helpers.runs import save_run
 from training.data import sources
@@ -72,10 +76,10 @@ def test_channels_are_rendered_once_and_stand_on_a_page(network, tmp_path, capsy
     assert not re.search(r"<net>|https?:|<script|@import|url\(", re.sub(r'src="data:[^"]*"', "", page))
 
     with pytest.raises(UserError, match=r"Expected a new folder \(--out\).* with steps 2, not 3"):
-        visualize(network, "inception_4d", "0", tmp_path, 28, steps=3)
+        visualize(network, "inception_4d", "0", tmp_path, ChannelSettings(28, steps=3))
     (tmp_path / "inception_4d" / "settings.json").write_text("[")
     with pytest.raises(UserError, match="Expected the settings of rendered images"):
-        visualize(network, "inception_4d", "0", tmp_path, 28, steps=2)
+        visualize(network, "inception_4d", "0", tmp_path, ChannelSettings(28, steps=2))
 
 
 def test_images_of_a_runs_split_stand_beside_the_rendered_ones(tmp_path, data_dir, capsys, monkeypatch):
@@ -88,7 +92,7 @@ def test_images_of_a_runs_split_stand_beside_the_rendered_ones(tmp_path, data_di
     assert (found["split"], found["count"], found["images"]) == ("test[:70]", 3, 70)
 
     model, batches = RunFolder(run).model(), list(load_digits(data_dir, 70))
-    maps = np.concatenate(
+    maps = maps_of_split = np.concatenate(
         [np.asarray(model.features(["inception_3a"])(images)["inception_3a"]) for images, _ in batches]
     )
     labels = np.concatenate([labels for _, labels in batches])
@@ -104,20 +108,24 @@ def test_images_of_a_runs_split_stand_beside_the_rendered_ones(tmp_path, data_di
     )
     means = maps.mean(axis=(1, 2))[[0, 1], [0, 1]]
     assert (int(above), int(channels)) == ((means > found["best_mean"][:2]).sum(), 2)
+    mean, means = maps_of_split.mean(axis=(1, 2))[:, 1], found["classes"]["1"]
+    assert [name for name, _ in means] == [str(c) for c in best_classes(mean, labels)[:3]]
+    np.testing.assert_allclose(means[0][1], mean[labels == int(means[0][0])].mean(), rtol=1e-4)
     page = (out / "index.html").read_text("utf-8")
+    assert f"{means[0][0]} ({means[0][1]:.3g})" in page
     assert [image["alt"] for image in images(page)][:2] == ["channel 0", "examples of channel 0"]
     assert "the 70 images of" in page
     assert "(Borowski et al., ICLR 2021)" in page
 
     monkeypatch.setattr(example_files, "top_examples", None)  # they are there
     monkeypatch.setattr(module, "ChannelRenderer", None)
-    assert visualize(run, "inception_3a", "0-1", out, steps=1, examples=3).above == (int(above), 2)
+    assert visualize(run, "inception_3a", "0-1", out, ChannelSettings(steps=1), examples=3).above == (int(above), 2)
 
 
 def test_the_best_of_several_tries_is_kept():
     model = trained_network("plain", input_shape=(32, 32, 1), stem="small")
-    renderers = (module.ChannelRenderer(model, "conv2_3x3", 32, 3, "none", tries) for tries in (1, 4))
-    one, best = (renderer([1, 5], steps=2, learning_rate=0.2) for renderer in renderers)
+    settings = (ChannelSettings(32, 2, transforms="none", learning_rate=0.2, tries=tries) for tries in (1, 4))
+    one, best = (module.ChannelRenderer(model, "conv2_3x3", 3, one)([1, 5]) for one in settings)
     features = model.features(["conv2_3x3"])
     means = [
         np.asarray(features(normalize(np.round(images * 255), "signed"))["conv2_3x3"]).mean(axis=(1, 2))[[0, 1], [1, 5]]
@@ -127,14 +135,30 @@ def test_the_best_of_several_tries_is_kept():
     assert (means[1] > means[0]).any()
 
 
+def best_classes(values, labels):
+    return sorted(set(labels.tolist()), key=lambda label: -values[labels == label].mean())
+
+
 def load_digits(data_dir, count):
     """Batches of normalized test digits and labels, as evaluation sees them."""
     recipe = dataclasses.replace(PRESETS["digits"], data_dir=data_dir, test_split=f"test[:{count}]")
     return Batches(sources.load(recipe).test, recipe).evaluation().as_numpy_iterator()
 
 
+def test_layers_are_chosen_by_name_and_by_branch(network):
+    model = keras.saving.load_model(network)
+    chosen = chosen_channels(model, ["all", "mixed4d_pre_relu", "conv2_3x3"], None, 1)
+    assert list(chosen)[:9] == [f"inception_{block}" for block in BLOCKS]
+    assert list(chosen)[9:] == ["inception_4d_pre_relu", "conv2_3x3"]
+    widths = model.spec.block_widths()["4d"]
+    starts = [0, widths.conv1, widths.conv1 + widths.conv3, widths.conv1 + widths.conv3 + widths.conv5]
+    assert chosen["inception_4d"] == chosen["inception_4d_pre_relu"] == starts
+    assert chosen["conv2_3x3"] == [0]
+    assert chosen_channels(model, "mixed4d", "3-4", None) == {"inception_4d": [3, 4]}
+
+
 def test_classes_can_be_rendered(network, tmp_path):
-    visualize(network, "main_logits", "6", tmp_path, steps=1)
+    visualize(network, "main_logits", "6", tmp_path, ChannelSettings(steps=1))
     settings = json.loads((tmp_path / "main_logits" / "settings.json").read_text())
     assert (settings["size"], settings["steps"], settings["seed"]) == (32, 1, 0)
     assert (tmp_path / "main_logits" / "0006.png").is_file()
@@ -147,6 +171,8 @@ def test_bad_input_is_reported_before_anything_is_written(network, tmp_path, cap
         (["--channels", "3-1"], "Expected channels from 0 to "),
         (["--size", "4"], "Expected images of at least"),
         (["--examples", "3"], "Expected a run, whose source has the examples"),
+        (["--layer", "conv2_3x3", "inception_4x"], "Did you mean 'inception_4"),
+        (["--channels", "1", "--per-branch", "1"], "Expected channels or per_branch"),
     ):
         assert googlenet.main(["visualize", str(network), "--out", str(out), *flags]) == 2
         error = capsys.readouterr().err
@@ -172,12 +198,10 @@ def test_other_channel_numbers_are_refused(text, message):
 
 
 def test_channels_of_a_block_come_from_its_branches():
-    from inception_v1 import Spec
-
-    spec = Spec("paper")
-    ends = {0: "1x1", 111: "1x1", 112: "3x3", 399: "3x3", 400: "5x5", 463: "5x5", 464: "pool_proj", 527: "pool_proj"}
-    assert {channel: branch_of(spec, "inception_4d", channel) for channel in ends} == ends
-    assert branch_of(spec, "inception_4d_pre_relu", 463) == "5x5"
-    assert branch_of(spec, "conv2_3x3", 0) == branch_of(spec, "inception_4d_3x3", 0) == ""
-    naive = Spec("plain", reduction=False)
-    assert branch_of(naive, "inception_3a", 300) == "pool"
+    spans = {"1x1": range(112), "3x3": range(112, 400), "5x5": range(400, 464), "pool": range(464, 528)}
+    assert branch_spans(Spec("paper"), "inception_4d") == spans
+    assert branch_spans(Spec("paper"), "inception_4d_pre_relu") == spans
+    assert branch_spans(Spec("paper"), "conv2_3x3") == branch_spans(Spec("paper"), "inception_4d_3x3") == {}
+    assert branch_spans(Spec("plain", reduction=False), "inception_3a")["pool"] == range(224, 416)
+    assert first_of_branches(Spec("paper"), "inception_4d", 528, 2) == [0, 1, 112, 113, 400, 401, 464, 465]
+    assert first_of_branches(Spec("paper"), "main_logits", 3, 4) == [0, 1, 2]

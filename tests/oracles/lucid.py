@@ -1,9 +1,11 @@
 """Lucid's own feature visualization, run by TensorFlow through a module of TensorFlow 1's names.
 
-`pip install --no-deps lucid==0.3.10 decorator`, then `python -m tests.oracles.lucid` makes `lucid.npz` anew. It holds
-what goes into each of Lucid's functions and what comes out; Lucid itself is unmaintained and never installed by tests.
+`pip install --no-deps lucid==0.3.10 decorator cachetools more-itertools`, then `python -m tests.oracles.lucid` makes
+`lucid.npz` anew. It holds what goes into each of Lucid's functions and what comes out; Lucid itself is unmaintained and
+never installed by tests.
 """
 
+import importlib
 import sys
 import types
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 
 FIXTURE = Path(__file__).with_suffix(".npz")
 SCALES = [1 + (i - 5) / 50 for i in range(11)]
+GRID = 6  # rows and columns of cells
 STEPS = 20  # of the trajectory: the ReLU gradient is overridden in the first 17
 VECTORS = np.random.default_rng(5).normal(0, 1, (4, 5, 8)).astype("float32")
 IMAGE = np.random.default_rng(6).uniform(0, 1, (12, 10, 4)).astype("float32")
@@ -55,6 +58,8 @@ def objectives(module):
         "alignment of images": module.alignment("input", 3),
         "diversity": module.diversity("maps"),
         "input_diff": module.input_diff(IMAGE),
+        "dot_compare": module.dot_compare("maps", 2),
+        "dot_compare, cosine": module.dot_compare("maps", 1, cossim_pow=2),
         "class_logit": module.class_logit("logits", 4),
         "class_logit by name": module.class_logit("logits", "f"),
         "arithmetic": 2 * module.channel("maps", 3) - module.deepdream("maps") * 0.1 + 1,
@@ -77,7 +82,7 @@ def _make() -> dict[str, np.ndarray]:
     """Runs Lucid."""
     _install_tensorflow_1()
     made: dict[str, np.ndarray] = {}
-    for part in (_parameterizations, _colors, _transforms, _relu_gradient, _objectives, _trajectory):
+    for part in (_parameterizations, _colors, _transforms, _relu_gradient, _objectives, _trajectory, _atlas, _factors):
         made |= part()
     return {name: np.asarray(array) for name, array in made.items()}
 
@@ -98,9 +103,21 @@ def _install_tensorflow_1():
         sys.modules[name] = module
     future = types.ModuleType("future.standard_library")
     future.install_aliases = lambda: None
-    showing = types.ModuleType("lucid.misc.io")
-    showing.show = None
-    sys.modules |= {"future": types.ModuleType("future"), "future.standard_library": future, "lucid.misc.io": showing}
+    sys.modules |= {"future": types.ModuleType("future"), "future.standard_library": future}
+    for name, parts in UNUSED.items():  # they read models and files, and are only imported
+        sys.modules[name] = types.ModuleType(name)
+        vars(sys.modules[name]).update(dict.fromkeys(parts))
+    importlib.import_module("lucid.modelzoo")
+
+
+UNUSED = {
+    "lucid.misc.io": ("show", "load", "save", "showing"),
+    "lucid.misc.io.reading": ("read",),
+    "lucid.misc.io.showing": (),
+    "lucid.misc.io.sanitizing": ("sanitize",),
+    "lucid.modelzoo.vision_models": (),
+    "lucid.modelzoo.vision_base": ("SerializedModel",),
+}
 
 
 def _rotate(images, angle):
@@ -230,7 +247,9 @@ def _objectives():
     import tensorflow as tf
     from lucid.misc.graph_analysis import property_inference
     from lucid.optvis import objectives as module
+    from lucid.recipes.caricature import dot_compare
 
+    module.dot_compare = dot_compare
     property_inference.infer_data_format = lambda tensor: "NHWC"
     made = {}
     for name, objective in objectives(module).items():
@@ -277,6 +296,35 @@ def _trajectory():
     for i in range(2):
         made |= {f"trajectory/kernel{i}": kernels[i], f"trajectory/bias{i}": biases[i]}
     return made | {"trajectory/objective": losses, "trajectory/images": np.stack(images)[[0, 4, 16, 19]]}
+
+
+def _atlas():
+    """Layout, cells and whitening of activations."""
+    from lucid.modelzoo.aligned_activations import layer_inverse_covariance
+    from lucid.recipes.activation_atlas.layout import normalize_layout
+    from lucid.recipes.activation_atlas.main import bin_laid_out_activations
+
+    class Layer:
+        activations = np.random.default_rng(10).gamma(1, 1, (400, 8)).astype("float32")
+
+    layout = np.random.default_rng(11).standard_t(3, (400, 2)).astype("float32")  # with outliers
+    normalized = normalize_layout(layout)
+    means, coordinates, counts = bin_laid_out_activations(normalized, Layer.activations, GRID)
+    cells = {"means": np.stack(means), "coordinates": np.stack(coordinates), "counts": counts}
+    cells |= {"activations": Layer.activations, "layout": layout, "normalized": normalized}
+    return {f"atlas/{name}": array for name, array in cells.items()} | {
+        "atlas/whitening": layer_inverse_covariance(Layer())
+    }
+
+
+def _factors():
+    """Non-negative factors of the activations of one image."""
+    from lucid.misc.channel_reducer import ChannelReducer
+
+    activations = np.random.default_rng(12).gamma(1, 1, (1, 5, 4, 7)).astype("float32")
+    reducer = ChannelReducer(3, "NMF", random_state=0)
+    maps = reducer.fit_transform(activations)
+    return {"factors/activations": activations, "factors/maps": maps, "factors/directions": reducer.components}
 
 
 def _constant(array):

@@ -19,11 +19,13 @@ class Predictor:
 
     Args:
         model: the network. The devices of this process that it was made for share each batch.
+        training: whether it runs as in training: with the statistics of each batch, and with dropout where it has some.
     """
 
-    def __init__(self, model: GoogLeNet) -> None:
+    def __init__(self, model: GoogLeNet, training: bool = False) -> None:
         self._heads = model.spec.heads
-        self._forward: _Forward = _JaxForward(model) if keras.backend.backend() == "jax" else _TensorFlowForward(model)
+        forward = _JaxForward if keras.backend.backend() == "jax" else _TensorFlowForward
+        self._forward: _Forward = forward(model, training)
         self.refresh()
 
     def refresh(self) -> None:
@@ -87,9 +89,9 @@ class _Forward(Protocol):
 class _TensorFlowForward:
     """Reads the variables themselves, so that their weights are always those of the moment."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, training: bool) -> None:
         # Of a partial, since TensorFlow counts the traces of a plain function over all models and warns of the fifth.
-        self._step = tf.function(functools.partial(model, training=False), reduce_retracing=True)
+        self._step = tf.function(functools.partial(model, training=training), reduce_retracing=True)
         self._strategy = model.distribute_strategy
         on_each = self._strategy.experimental_distribute_values_from_function(lambda place: tf.constant(0))
         self.devices = len(self._local(on_each))
@@ -115,7 +117,7 @@ class _TensorFlowForward:
 class _JaxForward:
     """Holds a copy of the weights on every device."""
 
-    def __init__(self, model: GoogLeNet) -> None:
+    def __init__(self, model: GoogLeNet, training: bool) -> None:
         import jax
         from jax.sharding import NamedSharding, PartitionSpec
 
@@ -125,7 +127,7 @@ class _JaxForward:
             NamedSharding(mesh, PartitionSpec()),
         )
         self._model, self.devices = model, mesh.size
-        self._step = jax.jit(lambda weights, images: model.stateless_call(*weights, images, training=False)[0])
+        self._step = jax.jit(lambda weights, images: model.stateless_call(*weights, images, training=training)[0])
         self._weights: Any = None
 
     def refresh(self) -> None:

@@ -42,6 +42,24 @@ class EmbeddedFigure(NamedTuple):
     data: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A section of a run's page beside what every run has.
+
+    Attributes:
+        title: of it.
+        text: a paragraph.
+        table, figures: below it.
+        details: tables below them that a reader opens, by title.
+    """
+
+    title: str
+    text: str
+    table: Table
+    figures: Sequence[EmbeddedFigure]
+    details: Mapping[str, Table]
+
+
 def embed(name: str, caption: str, png: bytes) -> EmbeddedFigure:
     """A PNG file as a figure of a page."""
     return EmbeddedFigure(name, caption, base64.b64encode(png).decode("ascii"))

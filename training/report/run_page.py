@@ -13,7 +13,7 @@ from inception_v1.spec import read_spec
 from training.presets import PRESETS
 from training.recipe import Recipe
 from training.report import figures
-from training.report.page import PAGE, EmbeddedFigure, Table, embed, is_older, render
+from training.report.page import PAGE, EmbeddedFigure, Section, Table, embed, is_older, render
 from training.run_folder import HISTORY, METRICS, REPORT, SPEC, RunFolder, read_history
 
 TEMPLATE = Path(__file__).with_name("run_page.html.jinja")
@@ -31,8 +31,12 @@ CAPTIONS = {
 OF_SOURCE = ("source", "data_dir", "train_split", "validation_split", "test_split", "weights", "seed")
 
 
-def write_run_page(run: RunFolder) -> Path:
+def write_run_page(run: RunFolder, section: Section | None = None) -> Path:
     """Writes `report/report.html` from what the folder of a run holds, finished or not; nothing is evaluated.
+
+    Args:
+        run: the folder.
+        section: what the page shows besides.
 
     Returns:
         Its path.
@@ -55,6 +59,7 @@ def write_run_page(run: RunFolder) -> Path:
         lead=_lead(run, metrics),
         notes=_notes(metrics),
         scores=_scores(metrics["heads"]) if "heads" in metrics else None,
+        section=section,
         best=_best(history, metrics["best_epoch"]) if history and metrics.get("best_epoch") else None,
         figures=_figures(run),
         classes=_classes(metrics["classes"]) if "classes" in metrics else None,

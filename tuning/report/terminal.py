@@ -1,12 +1,14 @@
 """A search on the terminal: a line for each trial, and the table of the best."""
 
 import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from training.report.progress import ShowProgress
+from tuning.report.slimming import networks_table
 from tuning.report.text import shorten
 from tuning.results import Results, Standing, Trial, last_line
 
@@ -56,6 +58,17 @@ def best_table(results: Results, top: int = 5) -> Table:
     if first is not None and first not in trials[:top]:
         shown.add_section()
         shown.add_row(*_cells(first, results))
+    return shown
+
+
+def slimming_table(result: Mapping[str, Any]) -> Table:
+    """Costs, accuracy and latency of a network before and after it was slimmed, from what `slim` returns."""
+    data = networks_table(result["networks"])
+    shown = Table(*data.heads)
+    for row in data.rows:
+        shown.add_row(*map(str, row))
+    for column in shown.columns[1:]:
+        column.justify = "right"
     return shown
 
 

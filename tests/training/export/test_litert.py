@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tests.helpers.networks import patch_images, trained_network
+from tests.helpers.images import patch_images
+from tests.helpers.networks import trained_network
 from tests.helpers.runs import save_run
 from training.export import export as exports
 from training.export import litert

@@ -5,7 +5,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.helpers.networks import patch_images, trained_network
+from tests.helpers.images import patch_images
+from tests.helpers.networks import trained_network
 from training.export import onnx_file
 from training.export.export_model import ExportModel
 

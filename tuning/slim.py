@@ -1,0 +1,278 @@
+"""Slimming: a trained network without the channels that matter least, fine-tuned, as a run folder of its own."""
+
+import dataclasses
+import json
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from inception_v1 import GoogLeNet, Spec, cost
+from inception_v1.atomic_files import write_json
+from inception_v1.dependencies import channels
+from inception_v1.slimming import remove_channels
+from inception_v1.spec import check_choice, read_spec
+from training import run_folder as files
+from training.data.pipeline import Batches
+from training.data.sources import Splits
+from training.distillation import Teacher
+from training.distribution.choose import make_strategy
+from training.distribution.strategy import Strategy
+from training.errors import UserError
+from training.evaluation.metrics import score
+from training.evaluation.predictor import predict
+from training.recipe import Recipe
+from training.run_folder import RunFolder
+from training.run_images import load_splits
+from training.run_state import SAVE_EVERY, Interval
+from training.task import RecipeTask, prepare_task
+from training.train import FitOptions, RunRecord, ShowProgress, remove_states, run_task, set_seed
+from training.transfer import estimate_statistics
+from tuning import allocation
+from tuning.allocation import Widths
+from tuning.criteria import CRITERIA, Examples, best_channels
+from tuning.latency import onnx_latencies
+from tuning.report.slimming import write_slimming_page
+from tuning.sensitivity import MaskedNetwork, Track, sensitivity
+from tuning.slim_settings import FEWEST_IMAGES, SLIMMING, SlimSettings
+
+STRATEGIES = ("default", "mirrored", "data-parallel")  # those of one process
+BUDGETS = (
+    0.9,
+    0.8,
+    0.7,
+    0.6,
+    0.5,
+    0.4,
+    0.3,
+    0.2,
+    0.1,
+)  # fractions at which the accuracy before fine-tuning is measured
+STATISTICS_BATCH = 32
+# What draws of training change, and statistics are measured without.
+NO_AUGMENTATION: dict[str, Any] = {
+    **{"paper_augment": False, "rotate": 0.0, "zoom": 0.0, "shift": 0.0, "flip": False, "erase": 0.0},
+    **{"mixup": 0.0, "cutmix": 0.0},
+}
+
+
+def slim(
+    run: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    settings: SlimSettings,
+    *,
+    strategy: str | None = None,
+    overwrite: bool = False,
+    save_every: str | None = SAVE_EVERY,
+    command: str = "",
+    show: ShowProgress | None = None,
+    track: Track = lambda items, count, title: items,
+) -> dict[str, Any]:
+    """Removes channels of a run's best network until a budget holds, and fine-tunes what is left.
+
+    `folder` becomes an ordinary run on the splits of the source, whose `spec.json` has explicit widths, with
+    `slimming.json`: the settings, the channels that stayed, the sensitivity of the branches, and both networks'
+    accuracies, costs and latencies, which its page shows too. The auxiliary heads keep their own hidden layers. An
+    interrupted call resumes as `train` does when it is made again with the same arguments. Nothing of `run` changes.
+
+    Args:
+        run: folder of a trained run.
+        folder: new, empty, of an interrupted call, or (with `overwrite`) of any earlier run.
+        settings: which channels go, and how the rest is trained.
+        strategy: one of `STRATEGIES`; None for "default".
+        overwrite: whether an earlier run there may be replaced.
+        save_every: as of `train`.
+        command: what the user typed; kept beside the numbers.
+        show: as of `train`.
+        track: shows progress over items, from them, their number and a title.
+
+    Returns:
+        What `slimming.json` holds.
+
+    Raises:
+        UserError: a run without weights, a budget that the network keeps already or cannot reach (the smallest is
+            named), a criterion that the family does not have, too few images, or a folder in use: nothing is written.
+            Or a loss that is not finite.
+        OSError: the folder cannot be written.
+        KeyboardInterrupt: as `train`.
+    """
+    source, target, interval = RunFolder(run), RunFolder(folder), Interval.parse(save_every)
+    check_choice("strategy", strategy or "default", STRATEGIES)
+    if source.path.resolve() == target.path.resolve():
+        raise UserError(f"Expected a folder other than that of the run; Received: {str(target.path)!r} for both.")
+    model = source.model()
+    _check(model.spec, settings)
+    recipe = fine_tuning_recipe(source.recipe(), settings)
+    about = {"source": str(source.path.resolve()), "settings": dataclasses.asdict(settings)}
+    distribution = make_strategy(strategy or "default")
+    resumes = _resumes(target, recipe, about, overwrite, distribution)
+    splits = load_splits(source)
+    set_seed(recipe)
+    plan = None if resumes else make_plan(model, settings, _examples(splits, recipe, settings.images), track)
+    spec = plan.network.spec if plan else read_spec(target / files.SPEC)
+    task = dataclasses.replace(
+        prepare_task(recipe, None, distribution.replicas, spec, splits),
+        spec=spec,
+        pretrained=plan and plan.network,
+        keeps_classifiers=True,
+        teacher=Teacher(model, settings.teacher_weight, settings.temperature) if settings.teacher else None,
+    )
+    with target.locked(), distribution.detect_failures():
+        if plan:
+            before = _before(model, plan, task)
+            task.create(target)
+            write_json(target / SLIMMING, about | plan.describe() | before)
+        options = FitOptions(interval=interval, show=show)
+        record = run_task(task, distribution, target, resumes, options, {"command": command})
+        result = _after(target, model, record)
+        write_json(target / SLIMMING, result)
+        write_slimming_page(target)
+        remove_states(target)
+    return result
+
+
+def fine_tuning_recipe(recipe: Recipe, settings: SlimSettings) -> Recipe:
+    """The recipe by which a slimmed network is trained: the run's, shorter and with a lower learning rate."""
+    epochs = settings.epochs or max(1, recipe.epochs // 2)
+    return dataclasses.replace(
+        recipe,
+        epochs=epochs,
+        learning_rate=recipe.learning_rate * settings.rate_factor,
+        warmup_epochs=0.1 * epochs,  # the first losses are large, since much was just removed
+        weights=None,  # it starts from the slimmed network
+        freeze_until=None,
+        unfreeze_epochs=None,
+    )
+
+
+class Plan(NamedTuple):
+    """Which channels stay.
+
+    Attributes:
+        network: without the others, not fine-tuned, its batch normalization with the statistics of the examples.
+        kept: convolution to the indices that stay.
+        losses: rise of the loss by branch at `allocation.LEVELS`.
+        curve: rows of the multiply-accumulates, loss and top-1 under smaller and smaller budgets, before fine-tuning.
+        examples: number of images that all this was measured on.
+    """
+
+    network: GoogLeNet
+    kept: dict[str, np.ndarray]
+    losses: dict[str, list[float]]
+    curve: list[tuple[int, float, float]]
+    examples: int
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "images": self.examples,
+            "levels": list(allocation.LEVELS),
+            "sensitivity": self.losses,
+            "curve": self.curve,
+            "kept": {name: rows.tolist() for name, rows in self.kept.items()},
+        }
+
+
+def make_plan(model: GoogLeNet, settings: SlimSettings, examples: Examples, track: Track) -> Plan:
+    """Ranks the channels of a network, measures its branches, and divides the budget.
+
+    Args:
+        model: the network; it stays as it is.
+        settings: as of `slim`.
+        examples: to measure on.
+        track: likewise.
+
+    Raises:
+        UserError: as `slim`.
+    """
+    spec, multiple = model.spec, settings.multiple
+    own = allocation.macs(spec, channels(spec))
+    scores = CRITERIA[settings.criterion](model, examples)
+    network = MaskedNetwork(model, scores, examples)
+    losses = sensitivity(network, spec, multiple, track)
+
+    def widths(budget: float) -> Widths:
+        if settings.allocation == "uniform":
+            return allocation.uniform(spec, budget, multiple)
+        return allocation.by_sensitivity(spec, losses, budget, multiple)
+
+    chosen = widths(_budget(spec, settings))
+    smallest = allocation.smallest(spec, multiple)
+    tried = [channels(spec), *(widths(own * keep) for keep in BUDGETS if own * keep >= smallest)]
+    curve = [(int(allocation.macs(spec, each)), *network.measure(each)) for each in tried]
+    kept = best_channels(scores, chosen)
+    slimmed = remove_channels(model, kept)
+    batches = np.array_split(examples.images, max(1, len(examples.labels) // STATISTICS_BATCH))
+    estimate_statistics(slimmed, batches)  # of inputs that lost channels
+    return Plan(slimmed, kept, losses, curve, len(examples.labels))
+
+
+def _budget(spec: Spec, settings: SlimSettings) -> float:
+    if settings.max_macs is not None:
+        return settings.max_macs
+    assert settings.keep_macs is not None
+    return settings.keep_macs * allocation.macs(spec, channels(spec))
+
+
+def _check(spec: Spec, settings: SlimSettings) -> None:
+    """Raises UserError for what a network cannot do, before its images are read."""
+    if not spec.include_top:
+        raise UserError("Expected a network with a main head; Received: one built with include_top=False.")
+    if None in spec.input_shape:
+        raise UserError(f"Expected a fixed height and width; Received: input_shape={spec.input_shape}.")
+    allocation.check_reachable(spec, _budget(spec, settings), settings.multiple)
+
+
+def _resumes(target: RunFolder, recipe: Recipe, about: dict[str, Any], overwrite: bool, distribution: Strategy) -> bool:
+    """Whether the folder holds an interrupted call with these arguments that can be resumed."""
+    known = (target / SLIMMING).is_file() and not overwrite
+    if known:
+        before = json.loads((target / SLIMMING).read_text("utf-8"))
+        if differ := [name for name, value in _flat(about).items() if _flat(before).get(name) != value]:
+            raise UserError(
+                f"Expected a new folder (or --overwrite); Received: {str(target.path)!r}, slimmed with other settings: "
+                f"{', '.join(f'{name} {_flat(before).get(name)!r}, not {_flat(about)[name]!r}' for name in differ)}."
+            )
+    spec = read_spec(target / files.SPEC) if known else Spec(recipe.variant, stem=recipe.stem, aux=False)
+    resumes = target.check_usable(recipe, spec, overwrite, distribution.replicas)
+    if resumes and not known:
+        raise UserError(f"Expected a new folder (or --overwrite); Received: {str(target.path)!r}, which holds a run.")
+    return resumes
+
+
+def _flat(about: dict[str, Any]) -> dict[str, Any]:
+    return {"source": about["source"], **about["settings"]}
+
+
+def _examples(splits: Splits, recipe: Recipe, count: int) -> Examples:
+    """Random training images as evaluation takes them. Raises UserError where there are too few for statistics."""
+    if splits.train.size < FEWEST_IMAGES:
+        raise UserError(
+            f"Expected at least {FEWEST_IMAGES} training images to measure channels on; "
+            f"Received: {splits.train.size} in {splits.train.name!r}."
+        )
+    plain = dataclasses.replace(recipe, **NO_AUGMENTATION, epochs=1, batch_size=STATISTICS_BATCH)
+    batches = Batches(splits.train, plain).training().take(-(-count // STATISTICS_BATCH)).as_numpy_iterator()
+    images, labels = (np.concatenate(column)[:count] for column in zip(*batches, strict=True))
+    return Examples(images, labels)
+
+
+def _before(model: GoogLeNet, plan: Plan, task: RecipeTask) -> dict[str, Any]:
+    """Widths and costs of both networks, and their accuracy on the test split before any fine-tuning."""
+    networks = {}
+    for name, network in (("source", model), ("slimmed", plan.network)):
+        counted = cost(network.spec).without_aux()
+        networks[name] = {"widths": channels(network.spec), "params": counted.params, "macs": counted.macs}
+        networks[name]["before"] = score(predict(network, task.test.evaluation()))["main"]["top1"]
+    networks["source"]["top1"] = networks["source"].pop("before")
+    return {"networks": networks}
+
+
+def _after(target: RunFolder, model: GoogLeNet, record: RunRecord) -> dict[str, Any]:
+    """What `slimming.json` holds in the end: with the accuracy after fine-tuning and both networks' latencies."""
+    result = json.loads((target / SLIMMING).read_text("utf-8"))
+    result["networks"]["slimmed"]["top1"] = record.metrics["heads"]["main"]["top1"]
+    latencies = onnx_latencies({"source": model, "slimmed": target.model()})
+    for name, seconds in (latencies or {}).items():
+        result["networks"][name]["seconds"] = seconds
+    return result
