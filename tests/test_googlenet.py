@@ -17,9 +17,10 @@ import pytest
 import googlenet
 from inception_v1 import Spec, cost
 from inception_v1.atomic_files import write_json
+from inception_v1.spec import read_spec
 from tests.helpers import ROOT
 from tests.helpers.images import make_folder
-from tests.helpers.runs import save_run
+from tests.helpers.runs import NAIVE, save_run
 from training.errors import UserError
 from training.presets import PRESETS
 from training.recipe import Recipe, numeric_fields
@@ -140,9 +141,9 @@ def test_batches_come_from_other_processes(tmp_path, data_dir):
         address = processes[0].stdout.readline().split()[-1]
         processes.append(start("data-service", "--port", "0", "--dispatcher", address, stdout=subprocess.PIPE))
         assert processes[1].stdout.readline().split()[-1] == address
-        changes = {"width_multiplier": 0.1, "aux": False, "epochs": 1, "warmup_epochs": 0, "test_split": "test[:9]"}
+        changes = {"epochs": 1, "warmup_epochs": 0, "test_split": "test[:9]"}
         recipe = dataclasses.replace(PRESETS["digits"], data_dir=data_dir, **changes)
-        assert train(recipe, tmp_path / "run", data_service=address)["status"] == "finished"
+        assert train(recipe, tmp_path / "run", spec=read_spec(NAIVE), data_service=address)["status"] == "finished"
         with pytest.raises(ValueError, match="no data service in deterministic mode"):
             train(dataclasses.replace(recipe, deterministic=True), tmp_path / "other", data_service=address)
         for process in processes:

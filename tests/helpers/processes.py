@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from tests.helpers import ROOT
+from tests.helpers.forked import ForkedProcess
 
 LIMIT = 300  # seconds for any process
 NOTES = re.compile("^[IWE]0000|absl::|oneDNN|WARNING:tensorflow|deprecated|eagerly", re.MULTILINE)  # of TensorFlow
@@ -37,20 +38,22 @@ def free_ports(count):
         return [server.getsockname()[1] for server in servers]
 
 
+def start(command, environment):
+    """Starts a process as a user does, in its own process group."""
+    return subprocess.Popen(
+        command,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
 @contextlib.contextmanager
-def processes(commands):
+def processes(commands, start=ForkedProcess):
     """Starts (command, environment) pairs, each in its own process group, and kills those that are left at the end."""
-    started = [
-        subprocess.Popen(
-            command,
-            env=os.environ | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        for command, environment in commands
-    ]
+    started = [start(command, environment) for command, environment in commands]
     try:
         yield started
     finally:
@@ -86,9 +89,9 @@ def ended(*commands):
         return [(worker.returncode, output) for worker, output in zip(workers, outputs)]
 
 
-def done(command, environment=None, timeout=LIMIT):
+def done(command, environment=None, timeout=LIMIT, start=ForkedProcess):
     """The output of a command, which must end with exit status 0."""
-    with processes([(command, {"PYTHONPATH": str(ROOT), **(environment or {})})]) as (process,):
+    with processes([(command, {"PYTHONPATH": str(ROOT), **(environment or {})})], start) as (process,):
         output = process.communicate(timeout=timeout)[0]
         assert process.returncode == 0, output[-3000:]
     if str(command[1]).endswith("googlenet.py"):

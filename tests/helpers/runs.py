@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,9 +18,11 @@ from training.run_state import State, read_position
 from training.task import recipe_spec
 
 DIGITS = [str(digit) for digit in range(10)]
+# The naive modules have half of the convolutions, and so take half of the time until the first step. There is no
+# dropout, of which each replica would drop other units.
+NAIVE = Path(__file__).with_name("naive.json")
 FLAGS = [
-    *("--variant", "plain", "--width-multiplier", "0.1", "--no-aux", "--epochs", "2", "--warmup-epochs", "0.5"),
-    *("--dropout", "0"),  # each replica drops other units
+    *("--spec", str(NAIVE), "--epochs", "2", "--warmup-epochs", "0.5"),
     *("--train-split", "train[:200]", "--validation-split", "test[:37]", "--test-split", "test[:9]"),  # odd sizes
 ]
 TWO_CPUS = (
@@ -89,7 +92,7 @@ def check_equal(folder, expected, tolerance=1e-6):
     """Checks the weights up to the tolerance, and every number of every epoch up to ten times that."""
     one, other = weights(expected), weights(folder)
     assert one.keys() == other.keys()
-    assert len(one) > 100
+    assert len(one) > 50
     for name, value in one.items():
         np.testing.assert_allclose(other[name], value, rtol=0, atol=tolerance, err_msg=name)
     rows = history(expected)
@@ -105,7 +108,7 @@ def check_identical(folder, expected, files=("best.keras",)):
     assert (folder / "history.csv").read_bytes() == (expected / "history.csv").read_bytes()
     for file in files:
         one, other = weights(expected, file), weights(folder, file)
-        assert len(one) > 100
+        assert len(one) > 50
         assert [name for name in one | other if not np.array_equal(one[name], other[name])] == []
 
 

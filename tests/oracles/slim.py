@@ -47,12 +47,13 @@ def write(folder, version: int = 2):
     with tf.Graph().as_default(), v1.Session() as session:
         _network(v1.placeholder(tf.float32, (None, 224, 224, 3)))
         v1.train.get_or_create_global_step()
-        session.run(v1.global_variables_initializer())
+        values = {}
         for variable in v1.global_variables():
             if variable.dtype.base_dtype == tf.float32:
                 name = variable.op.name
-                values = random_array(name, tuple(variable.shape), channels_last=True)
-                variable.load(values * (SPREAD if name.endswith("0c_1x1/weights") else 1), session)
+                array = random_array(name, tuple(variable.shape), channels_last=True)
+                values[variable.initializer.inputs[1]] = array * (SPREAD if name.endswith("0c_1x1/weights") else 1)
+        session.run(v1.global_variables_initializer(), values)
         saver = v1.train.Saver(write_version=version)
         return type(folder)(saver.save(session, str(folder / f"inception_v1.v{version}.ckpt"), write_meta_graph=False))
 

@@ -4,6 +4,7 @@
 disk that is full for a while.
 """
 
+import dataclasses
 import itertools
 import re
 import resource
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 
 import googlenet
+from inception_v1.atomic_files import write_json
+from inception_v1.spec import read_spec
 from tests.helpers import ROOT
 from tests.helpers.processes import LIMIT, command, done, processes
-from tests.helpers.runs import MAIN, check_identical, metrics, saved_position
+from tests.helpers.runs import MAIN, NAIVE, check_identical, metrics, saved_position
 
 KINDS = ("writing", "filling", "training", "starting")
 TOO_SMALL = 40_000  # bytes, for a state or a model, but not for the history
@@ -68,7 +71,9 @@ def interrupt(process, folder, kind, rng):
 def test_a_run_stopped_at_random_moments_ends_like_an_uninterrupted_one(data_dir, tmp_path, interruptions):
     """The same command gives bitwise identical weights, statistics, averages, history, metrics and report."""
     epochs = 3 + interruptions // 3  # of ten steps
-    flags = ["train", "--width-multiplier", "0.1", "--no-aux", "--train-split", "train[:320]", "--epochs", epochs]
+    network = dataclasses.replace(read_spec(NAIVE), variant="batchnorm", dropout=0.4)
+    write_json(tmp_path / "spec.json", network.to_dict())
+    flags = ["train", "--spec", tmp_path / "spec.json", "--train-split", "train[:320]", "--epochs", epochs]
     flags += ["--average", "0.9", "--deterministic", "--seed", "3", "--data-dir", data_dir, "--batch-size", "32"]
     flags += ["--test-split", "test[:9]", "--save-every", "1", "--out"]
     folder, whole = tmp_path / "run", tmp_path / "whole"

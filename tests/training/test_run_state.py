@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from tests.helpers.runs import check_equal, metrics, saved_position, state_at
+from inception_v1.spec import read_spec
+from tests.helpers.runs import NAIVE, check_equal, metrics, saved_position, state_at
 from training.data.pipeline import Position
 from training.errors import Preempted, UserError
 from training.interruption import Interruption
@@ -149,16 +150,18 @@ class CtrlC(keras.callbacks.Callback):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_ends_within_an_epoch_or_its_validation_and_resumes_there(recipe, tmp_path, monkeypatch):
-    recipe = dataclasses.replace(recipe, epochs=2, batch_size=16, width_multiplier=0.1, validation_split="test[:37]")
-    train(recipe, tmp_path / "whole")
+    recipe = dataclasses.replace(recipe, epochs=2, batch_size=16, validation_split="test[:37]")
+    network = read_spec(NAIVE)
+    train(recipe, tmp_path / "whole", spec=network)
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt, match=r"after 0 epochs and 2 steps; no epoch had finished") as ended:
-        train(recipe, folder, show=lambda *_: CtrlC())
+        train(recipe, folder, spec=network, show=lambda *_: CtrlC())
     assert ended.type is KeyboardInterrupt
     assert (metrics(folder)["status"], saved_position(folder)) == ("interrupted", (0, 2))
     with pytest.raises(UserError, match=r"Expected strategy 'default' with 1 processes, .*; Received: 'mirrored'"):
-        train(recipe, folder, strategy="mirrored")
+        train(recipe, folder, spec=network, strategy="mirrored")
 
     def preempt_in_validation(self, epoch, logs):
         on_epoch_trained(self, epoch, logs)
@@ -168,7 +171,7 @@ def test_a_run_ends_within_an_epoch_or_its_validation_and_resumes_there(recipe, 
     with monkeypatch.context() as patch:
         patch.setattr(SaveState, "on_epoch_trained", preempt_in_validation)
         with pytest.raises(Preempted, match=r"after 0 epochs and 4 steps; no epoch had finished"):
-            train(recipe, folder)
+            train(recipe, folder, spec=network)
     assert (metrics(folder)["status"], saved_position(folder)) == ("preempted", (0, 4))
-    assert train(recipe, folder)["epochs"] == 2
+    assert train(recipe, folder, spec=network)["epochs"] == 2
     check_equal(folder, tmp_path / "whole")

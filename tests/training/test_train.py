@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 
+from inception_v1.spec import read_spec
 from tests.helpers.images import make_folder
-from tests.helpers.runs import DIGITS, history, saved_position
+from tests.helpers.runs import DIGITS, NAIVE, history, saved_position
 from training.data import sources
 from training.data.pipeline import Batches
 from training.evaluation.evaluate import evaluate
@@ -19,8 +20,10 @@ from training.evaluation.predictor import predict
 from training.presets import PRESETS
 from training.recipe import Recipe
 from training.run_folder import RunFolder
-from training.task import recipe_spec
+from training.task import complete_recipe, recipe_spec
 from training.train import train
+
+pytestmark = pytest.mark.usefixtures("undrawn")  # but the run of `finished` draws its figures
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,9 @@ def finished(recipe, tmp_path_factory):
     """The folder, metrics and recipe of a run with most of what a recipe can ask for."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     recipe = dataclasses.replace(recipe, average=0.9, aux_schedule="linear", mixup=0.1, precision="mixed_bfloat16")
-    return folder, train(recipe, folder, command="googlenet train"), recipe
+    network = dataclasses.replace(read_spec(NAIVE), variant="batchnorm", aux=True)
+    recipe, _ = complete_recipe(recipe, network)
+    return folder, train(recipe, folder, spec=network, command="googlenet train"), recipe
 
 
 def test_a_run_leaves_everything_in_its_folder(finished):
@@ -111,7 +116,7 @@ def test_an_existing_run_is_refused_and_overwritten_on_demand(finished, tmp_path
         train(recipe, folder, overwrite=True)
     assert (folder / "metrics.json").read_bytes() == before
     short = Recipe(
-        data_dir=recipe.data_dir, image_size=32, width_multiplier=0.1, epochs=1, warmup_epochs=0,
+        data_dir=recipe.data_dir, variant="plain", image_size=32, width_multiplier=0.1, epochs=1, warmup_epochs=0,
         train_split="train[:64]", test_split="test[:9]", aux=False,
     )  # fmt: skip
     metrics = train(short, folder, overwrite=True)
@@ -150,7 +155,16 @@ def test_a_folder_trains_without_its_unreadable_images_up_to_a_fraction(tmp_path
     source = make_folder(tmp_path / "images", ("train", "val"), count=12, suffixes=suffixes)
     image = tmp_path / "images" / "train" / "cat" / "0.jpg"
     image.write_bytes(image.read_bytes()[:-600])
-    recipe = Recipe(source=source, image_size=32, width_multiplier=0.1, epochs=1, batch_size=4, flip=True)
+    recipe = Recipe(
+        source=source,
+        variant="plain",
+        image_size=32,
+        width_multiplier=0.1,
+        aux=False,
+        epochs=1,
+        batch_size=4,
+        flip=True,
+    )
     folder = tmp_path / "run"
     with pytest.raises(ValueError, match=r"at most 1.0% unreadable images .*: 1 of \d+ in .*cat/0\.jpg"):
         train(recipe, folder)

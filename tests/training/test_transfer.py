@@ -162,6 +162,7 @@ def test_lower_stages_learn_more_slowly():
     assert {path: sgd.factor(path) for path in expected} == expected
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_starts_from_a_file_and_unfreezes(pretrained, data_dir, tmp_path):
     """The body is frozen in the first of two epochs and trains in the second, but its batch normalization, whose
     statistics are new where it was not frozen."""

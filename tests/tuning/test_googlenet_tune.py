@@ -14,7 +14,7 @@ from inception_v1 import cost
 from inception_v1.atomic_files import write_json
 from tests.helpers import ROOT
 from tests.helpers.pages import Page
-from tests.helpers.processes import done, processes
+from tests.helpers.processes import done, processes, start
 from tests.helpers.runs import MAIN, TWO_CPUS, metrics, saved_position
 from tests.helpers.searches import outcomes
 from training import run_folder
@@ -63,7 +63,7 @@ def test_a_killed_search_resumes_in_the_middle_of_a_trial(whole, data_dir, tmp_p
     assert saved_position(tmp_path / "search/trials/trial_1/run") == (1, 1)
     kept = (tmp_path / "search/trials/trial_1/run/history.csv").read_text()
     assert len(kept.splitlines()) == 2
-    done([sys.executable, str(ROOT / "googlenet.py"), *flags])
+    done([sys.executable, str(ROOT / "googlenet.py"), *flags], start=start)
     assert outcomes(read_search(tmp_path / "search")) == outcomes(read_search(whole))
     for number in range(2):
         history = f"trials/trial_{number}/run/history.csv"
@@ -100,13 +100,13 @@ def test_the_page_of_a_search_is_written_anew_where_it_is_missing(whole, capsys)
 def test_two_workers_share_a_search_and_one_may_die(data_dir, tmp_path):
     """The second worker to begin a trial is killed in it; it alone is started again and resumes that trial."""
     folder = tmp_path / "search"
-    flags = [*FLAGS.replace("evolution --trials 2", "random --trials 4").split(), "--data-dir", data_dir]
+    flags = [*FLAGS.replace("evolution --trials 2", "random --trials 3").split(), "--data-dir", data_dir]
     command = [sys.executable, str(ROOT / "googlenet.py"), "launch", "--workers", "2", *flags, "--out", str(folder)]
-    with processes([(command, {"PYTHONPATH": str(ROOT)})]) as (launcher,):
+    with processes([(command, {"PYTHONPATH": str(ROOT)})], start) as (launcher,):
         lines = []
         for line in launcher.stdout:
             lines.append(line)
-            if "[chief] 1/4  trial" in line:
+            if "[chief] 1/3  trial" in line:
                 worker = next(
                     p
                     for p in psutil.Process(launcher.pid).children()
@@ -117,9 +117,9 @@ def test_two_workers_share_a_search_and_one_may_die(data_dir, tmp_path):
     output = "".join(lines)
     assert "[launch] worker 1 was killed by SIGKILL; starting it again, restart 1 of 3" in output
     found = read_search(folder)
-    assert [trial.status for trial in found.trials] == ["COMPLETED"] * 4
-    assert [trial.epochs for trial in found.trials] == [3] * 4
-    assert len(re.findall(r"^\[chief\] \d/4  trial \d  val_main_accuracy 0\.\d{4}  best ", output, re.MULTILINE)) == 4
+    assert [trial.status for trial in found.trials] == ["COMPLETED"] * 3
+    assert [trial.epochs for trial in found.trials] == [3] * 3
+    assert len(re.findall(r"^\[chief\] \d/3  trial \d  val_main_accuracy 0\.\d{4}  best ", output, re.MULTILINE)) == 3
     assert (folder / "report/report.html").is_file()
 
 

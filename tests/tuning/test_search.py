@@ -17,25 +17,25 @@ from tuning.search_folder import read_search
 def test_what_ended_before_ctrl_c_is_reported(search, simulated):
     simulated.errors = {4: KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
-        search()
+        search(tuner="random")
     assert simulated.reported == [4]
-    assert [trial.status for trial in search().trials] == ["COMPLETED"] * 8
+    assert [trial.status for trial in search(tuner="random").trials] == ["COMPLETED"] * 8
     assert simulated.reported == [4, 8]
 
 
 def test_a_full_disk_ends_the_search_at_once(search, simulated):
     simulated.errors = {3: OSError(28, "No space left on device")}
     with pytest.raises(OSError, match="No space left"):
-        search()
+        search(tuner="random")
     assert simulated.reported == [3]
-    assert outcomes(search()) == outcomes(search("whole"))
+    assert outcomes(search(tuner="random")) == outcomes(search("whole", tuner="random"))
 
 
 def test_a_search_resumes_with_more_trials(search, simulated):
-    short = search(trials=5)
-    assert outcomes(search(trials=12))[:5] == outcomes(short)
+    short = search(tuner="random", trials=5)
+    assert outcomes(search(tuner="random", trials=12))[:5] == outcomes(short)
     assert len(simulated.calls) == 12
-    assert outcomes(search(trials=12)) == outcomes(read_search(simulated.calls[0][0].parents[2]))
+    assert outcomes(search(tuner="random", trials=12)) == outcomes(read_search(simulated.calls[0][0].parents[2]))
     assert len(simulated.calls) == 12
 
 
@@ -68,6 +68,7 @@ def test_bad_input_is_refused_before_anything_is_done(changes, message, search, 
     assert not (tmp_path / "search").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_script_searches_on_its_own_datasets(tmp_path, recipe):
     start = Spec("plain", input_shape=(32, 32, 1), classes=3, aux=False, width_multiplier=0.2)
     images = np.random.default_rng(0).normal(size=(20, 32, 32, 1)).astype("float32")

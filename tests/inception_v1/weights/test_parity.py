@@ -66,9 +66,15 @@ def theirs(folder, case, size):
     return (module.transformed(x) if run.get("transform_input") else x), logits
 
 
+@functools.cache
+def variant_of(path):
+    return read_weights(path).variant
+
+
 def ours(path, size, x, **arguments):
+    """Logits by head. Called eagerly, since tracing would take longer; `test_wrong_orders_show` traces each family."""
     model = build_googlenet(input_shape=(*size, 3), weights=path, classifier_activation=None, **arguments)
-    return {head: logits for head, logits in model.predict(x, verbose=0).items()}
+    return {head: np.asarray(logits) for head, logits in model(x).items()}
 
 
 def difference(mine, expected):
@@ -98,9 +104,9 @@ def test_onnx_maps_agree_block_by_block(folder):
     *expected, _ = module.run_blocks(written(folder, "onnx_zoo", ()), x)
     model = build_googlenet(weights=written(folder, "onnx_zoo", ()), aux=False)
     blocks = [f"inception_{block}" for block in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")]
-    features = model.features(blocks).predict(x, verbose=0)
+    features = model.features(blocks)(x)
     for block, their_map in zip(blocks, expected, strict=True):
-        assert np.abs(features[block] - their_map).max() < TOLERANCE * their_map.max(), block
+        assert np.abs(np.asarray(features[block]) - their_map).max() < TOLERANCE * their_map.max(), block
 
 
 def test_both_versions_of_a_checkpoint_hold_the_same(folder):
@@ -148,7 +154,7 @@ def test_one_wrong_choice_shows(folder, monkeypatch, case, what, size, row):
     x, expected = theirs(folder, case, size)
     name, write, _ = CASES[case]
     path = written(folder, name, tuple(write.items()))
-    monkeypatch.setitem(VARIANTS, read_weights(path).variant, row)
+    monkeypatch.setitem(VARIANTS, variant_of(path), row)
     # The files of inception5h say their own constants; here the wrong ones are to count.
     arguments = {"lrn": row.norm} if what == "lrn" and name == "inception5h" else {}
     if arguments:

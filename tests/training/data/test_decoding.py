@@ -1,5 +1,4 @@
 import io
-import subprocess
 import sys
 
 import numpy as np
@@ -7,8 +6,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.helpers import ROOT
 from tests.helpers.images import READABLE, encode
+from tests.helpers.processes import done
 from training.data import decoding
 
 
@@ -96,7 +95,7 @@ for data in READABLE.values():
 print(outcomes)
 assert min(outcomes.values()) > 20, outcomes
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT)
+    done([sys.executable, "-c", code])
 
 
 def test_memory_follows_the_first_frame_and_not_the_animation(tmp_path):
@@ -114,4 +113,4 @@ assert decoding.decode_pixels(tf.io.read_file({str(path)!r})).shape == (3000, 30
 megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 assert megabytes < 150, megabytes
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT)
+    done([sys.executable, "-c", code])

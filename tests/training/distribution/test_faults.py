@@ -9,7 +9,7 @@ import time
 import pytest
 
 import googlenet
-from tests.helpers.processes import LIMIT, command, done, ended, environments, processes
+from tests.helpers.processes import LIMIT, command, done, ended, environments, processes, start
 from tests.helpers.runs import DIGITS, FLAGS, check_equal, metrics, saved_position
 from training.run_folder import RunFolder
 from training.task import recipe_spec
@@ -42,7 +42,7 @@ def test_workers_end_when_one_is_killed_and_resume_together_and_end_as_one_devic
     assert "(Graph execution error" not in output
     assert seconds < 45
     assert (metrics(folder)["status"], saved_position(folder)) == ("failed", (1, 1))
-    output = done(command(["launch", "--workers", "2", *argv]))
+    output = done(command(["launch", "--workers", "2", *argv]), start=start)
     check_equal(folder, whole)
     known = metrics(folder)
     assert (known["status"], known["strategy"], known["replicas"]) == ("finished", "multiworker", 2)

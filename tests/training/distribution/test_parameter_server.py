@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -15,9 +14,9 @@ import pytest
 import tensorflow as tf
 
 from inception_v1 import Spec
-from tests.helpers import ROOT
-from tests.helpers.processes import free_ports
-from tests.helpers.runs import saved_position
+from tests.helpers.forked import ForkedProcess
+from tests.helpers.processes import command, free_ports
+from tests.helpers.runs import NAIVE, saved_position
 from training.distribution.parameter_server import ParameterServer, _ServerReplica
 from training.errors import UserError
 from training.presets import PRESETS
@@ -42,6 +41,7 @@ def test_a_step_without_others_is_that_of_keras(recipe):
     images = np.random.default_rng(0).normal(size=(4, 8, 32, 32, 1)).astype("float32")
     labels = np.random.default_rng(1).integers(10, size=(4, 8))
     ds = tf.data.Dataset.from_tensor_slices((images, labels))
+    model.create_training_variables(images[0], labels[0])  # so that its step is traced once, and not twice
     replica = _ServerReplica(model, tf.distribute.get_strategy(), iter(ds))
     copy = compile_model(recipe, spec, 2, weights)
     logs = []
@@ -98,34 +98,28 @@ def test_what_cannot_be_asynchronous_is_refused(change):
         strategy.check(dataclasses.replace(Recipe(), **change))
 
 
-def _use_one_core():
-    """As on a machine with a single one, where waiting for a batch once held up all other work."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+ON_ONE_CORE = """
+import os, sys, googlenet
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+sys.exit(googlenet.main(sys.argv[1:]))
+"""  # as on a machine with a single one, where waiting for a batch once held up all other work
 
 
 class Cluster:
     """A chief, a worker and a parameter server as processes, each in its own process group."""
 
-    def __init__(self, command, log):
+    def __init__(self, flags, log):
         ports = free_ports(3)
         jobs = dict(zip(("chief", "worker", "ps"), ([f"127.0.0.1:{port}"] for port in ports), strict=True))
-        self._command, self._cluster, self._log = command, jobs, log
+        self._flags, self._cluster, self._log = flags, jobs, log
         self.tasks = {}
         for job in jobs:
             self.start(job)
 
     def start(self, job):
         task = json.dumps({"cluster": self._cluster, "task": {"type": job, "index": 0}})
-        with self._log.open("a") as log:
-            self.tasks[job] = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env=os.environ | {"TF_CONFIG": task, "PYTHONUNBUFFERED": "1"},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_use_one_core if job == "worker" else None,
-            )
+        argv = [sys.executable, "-c", ON_ONE_CORE, *self._flags] if job == "worker" else command(self._flags)
+        self.tasks[job] = ForkedProcess(argv, {"TF_CONFIG": task}, self._log)
 
     def kill(self, job):
         os.killpg(self.tasks[job].pid, signal.SIGKILL)
@@ -143,9 +137,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(command, log):
+def cluster(flags, log):
     log.write_text("")
-    processes = Cluster(command, log)
+    processes = Cluster(flags, log)
     try:
         yield processes
     finally:
@@ -157,12 +151,12 @@ def cluster(command, log):
 
 def test_a_run_outlives_each_of_its_processes(data_dir, tmp_path):
     """The chief is preempted, then the parameter server and a worker are killed; at the end no step is lost."""
-    flags = ["--epochs", "4", "--no-aux", "--width-multiplier", "0.1", "--train-split", "train[:640]"]
-    command = [sys.executable, "googlenet.py", "train", "--out", str(tmp_path / "run"), "--data-dir", data_dir]
-    command += [*flags, "--batch-size", "32", "--test-split", "test[:67]", "--cluster-timeout", "60"]
+    flags = ["train", "--out", str(tmp_path / "run"), "--data-dir", data_dir, "--cluster-timeout", "60"]
+    flags += ["--spec", str(NAIVE), "--epochs", "4", "--train-split", "train[:640]"]
+    flags += ["--batch-size", "32", "--validation-split", "test[:67]", "--test-split", "test[:67]"]
     log = tmp_path / "log"
 
-    with cluster(command, log) as processes:
+    with cluster(flags, log) as processes:
         processes.until("epoch   1/4")
         processes.tasks["chief"].terminate()
         assert processes.wait("chief") == 143, log.read_text()[-3000:]
@@ -171,7 +165,7 @@ def test_a_run_outlives_each_of_its_processes(data_dir, tmp_path):
     epoch, step = saved_position(tmp_path / "run")
     assert epoch == 1
     assert 0 < step <= 20
-    with cluster(command, log) as processes:
+    with cluster(flags, log) as processes:
         processes.until("epoch   2/4")
         assert "epoch   1/4" not in log.read_text()
         processes.kill("ps")
@@ -179,7 +173,7 @@ def test_a_run_outlives_each_of_its_processes(data_dir, tmp_path):
         assert "googlenet: error: lost ps 0 at 127.0.0.1:" in log.read_text()
         assert "same command on all machines to resume" in log.read_text()
         assert processes.wait("worker") == 0
-    with cluster(command, log) as processes:
+    with cluster(flags, log) as processes:
         processes.until("epoch   3/4")
         assert "epoch   2/4" not in log.read_text()
         processes.kill("worker")

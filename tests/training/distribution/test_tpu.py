@@ -28,8 +28,8 @@ def test_no_tpu_is_a_users_error():
 def test_a_step_compiles_with_static_shapes_and_nothing_for_the_host(variant):
     """The HLO of a whole training step: forward, losses, gradients, the recipe's SGD with all of its options."""
     recipe = dataclasses.replace(PRESETS["paper"], source="digits", average=0.9, nesterov=True, weight_decay=1e-4)
-    spec = Spec(variant, input_shape=(32, 32, 1), classes=10, width_multiplier=0.1)
-    model = compile_model(recipe, spec, 2, {"main": 1.0, "aux1": 0.3, "aux2": 0.3})
+    spec = Spec(variant, input_shape=(32, 32, 1), classes=10, width_multiplier=0.1, aux=variant == "paper")
+    model = compile_model(recipe, spec, 2, {head: 1.0 if head == "main" else 0.3 for head in spec.heads})
 
     def step(images, labels):
         with tf.GradientTape() as tape:

@@ -1,4 +1,3 @@
-import subprocess
 import sys
 
 import numpy as np
@@ -6,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from inception_v1 import build_googlenet
-from tests.helpers import ROOT
+from tests.helpers.processes import done
 from training.evaluation.metrics import score
 from training.evaluation.predictor import Predictor, predict, sum_scores
 
@@ -16,7 +15,7 @@ def test_predict_counts_a_partial_batch():
     x, y = np.random.default_rng(0).normal(size=(7, 32, 32, 1)).astype("float32"), np.arange(7) % 3
     predictions = predict(model, tf.data.Dataset.from_tensor_slices((x, y)).batch(4))
     np.testing.assert_array_equal(predictions.labels, y)
-    for head, expected in model.predict(x, verbose=0).items():
+    for head, expected in model(x).items():
         np.testing.assert_allclose(predictions.by_head[head], expected, atol=1e-6)
 
 
@@ -66,5 +65,4 @@ print("equal")
 
 def test_replicas_share_batches_and_change_no_prediction():
     # In a process of its own, since devices are split before TensorFlow starts. Batches of 4, 4 and 1 on two replicas.
-    done = subprocess.run([sys.executable, "-c", REPLICAS], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "equal", done.stderr[-2000:]
+    assert done([sys.executable, "-c", REPLICAS]).endswith("equal\n")
