@@ -131,13 +131,13 @@ class Widths:
 
     run: RunPath
     """Folder of the trained run."""
-    keep_macs: Annotated[float, POSITIVE] = 1.0
-    """Budget of the proposed network, as a fraction of the multiply-accumulates of the run's."""
+    keep_macs: Annotated[float | None, POSITIVE] = None
+    """Budget of the proposed network, as a fraction of the multiply-accumulates of the run's; none: all of them."""
     max_macs: Annotated[float | None, POSITIVE] = None
     """The budget as a number of multiply-accumulates for one image, in place of keep_macs."""
-    images: Annotated[int, POSITIVE] = 256
+    images: Annotated[int, Range(32, 10**6, below=False)] = 256
     """Training images that correlations are measured on."""
-    threshold: float = 0.7
+    threshold: Annotated[float, Range(0, 1, above=True)] = 0.7
     """Mean correlation above which channels form a cluster."""
     out: Path | None = None
     """New folder for spec.json, widths.csv and correlations.png; none: RUN-widths."""
@@ -696,6 +696,12 @@ def _tune(command: Tune, argv: list[str]) -> None:
     console.print(f"report: {folder / write.REPORT / write.PAGE}", highlight=False, soft_wrap=True)
 
 
+def _beside(run: Path, what: str) -> Path:
+    """A folder beside that of a run."""
+    whole = Path(os.path.abspath(run))
+    return whole.with_name(f"{whole.name}-{what}")
+
+
 def _slim(command: Slim, argv: list[str]) -> None:
     from rich.console import Console
 
@@ -708,7 +714,7 @@ def _slim(command: Slim, argv: list[str]) -> None:
     if command.strategy == "data-parallel":
         os.environ.setdefault("KERAS_BACKEND", "jax")
     console = Console()
-    folder = command.out or command.run.with_name(f"{command.run.absolute().name}-slim")
+    folder = command.out or _beside(command.run, "slim")
     result = slim(
         command.run,
         folder,
@@ -734,7 +740,7 @@ def _widths(command: Widths, argv: list[str]) -> None:
     from tuning.report.widths import check_new, widths_table, write_widths
 
     console = Console()
-    folder = command.out or command.run.with_name(f"{command.run.absolute().name}-widths")
+    folder = command.out or _beside(command.run, "widths")
     check_new(folder)
     found = correlated_widths(
         command.run,
@@ -889,9 +895,8 @@ def _visualize(command: Visualize, argv: list[str]) -> None:
     if command.atlas:
         _draw_atlas(command)
         return
-    arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
-    for name in ATLAS:
-        arguments.pop(name)
+    arguments = _arguments_of(command, ATLAS[1:], "without --atlas")
+    del arguments["atlas"]
     arguments["steps"] = command.steps or STEPS
     fields = [field.name for field in dataclasses.fields(ChannelSettings)]
     settings = ChannelSettings(**{name: arguments.pop(name) for name in fields})
@@ -910,9 +915,7 @@ def _draw_atlas(command: Visualize) -> None:
     from interpretability.atlas_files import write_atlas
     from interpretability.progress import show_progress
 
-    default = Visualize(command.model)
-    if given := [name for name in CHANNELS_ALONE if getattr(command, name) != getattr(default, name)]:
-        raise UserError(f"Expected --atlas, or flags of the channels' images; Received: both, with {', '.join(given)}.")
+    _arguments_of(command, CHANNELS_ALONE, "with --atlas")
     if len(command.layer) != 1:
         raise UserError(f"Expected one layer with --atlas; Received: {', '.join(command.layer) or 'none'}.")
     settings = AtlasSettings(
@@ -939,6 +942,8 @@ def _explain(command: Explain, argv: list[str]) -> None:
     if command.branches:
         return _explain_split(command)
     arguments = _arguments_of(command, SPLIT_ONLY, "without --branches")
+    if not (command.caricature or command.inversion or command.factors):
+        _arguments_of(command, ("count", "steps"), "without --caricature, --inversion or --factors")
     drawn = {name: arguments.pop(name) for name in OF_LAYERS}
     arguments["layers"] = LayerFigures(**drawn, seed=command.seed)
     found = explain(arguments.pop("model"), arguments.pop("images"), **arguments, progress=show_progress)

@@ -92,12 +92,13 @@ def finished(folder: Path, recipe: Any, **arguments: Any) -> dict[str, Any]:
 def slimmed(source: Path, out: Path, seed: int, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a slimmed run and of its source."""
     import tuning
-    from training.run_folder import METRICS, RunFolder
+    from training.run_folder import RunFolder
+    from tuning.report.slimming import slimming_of
 
     run = RunFolder(_folder(out, seed, name))
-    if not ((run / METRICS).is_file() and run.metrics()["status"] == "finished"):
+    if not (run / SLIMMING).is_file() or "top1" not in slimming_of(run)["networks"]["slimmed"]:
         tuning.slim(source, run.path, tuning.SlimSettings(**settings))
-    networks = json.loads((run / SLIMMING).read_text("utf-8"))["networks"]
+    networks = slimming_of(run)["networks"]
     numbers = {key: networks["slimmed"].get(key) for key in ("params", "macs", "before", "top1", "seconds")}
     return numbers | {f"source_{key}": networks["source"].get(key) for key in ("params", "macs", "top1", "seconds")}
 

@@ -9,6 +9,7 @@ from keras import ops
 
 from inception_v1 import GoogLeNet
 from inception_v1.errors import UserError
+from inception_v1.extras import extra
 from inception_v1.spec import smallest_input
 from interpretability import objectives
 from interpretability.activation_samples import Samples, sample_activations
@@ -70,8 +71,11 @@ class AtlasSettings:
 
     def check(self, images: int | None = None) -> None:
         """Raises UserError for numbers out of range, or too few images."""
-        if min(self.grid, self.steps, self.most, self.size or 1) < 1 or self.min_dist < 0 or self.cossim_pow < 0:
-            raise UserError(f"Expected grid, steps, size and most >= 1, and no negative number; Received: {self}.")
+        size = 1 if self.size is None else self.size
+        if min(self.grid, self.steps, self.most, size) < 1 or not 0 <= self.min_dist <= 1 or self.cossim_pow < 0:
+            raise UserError(
+                f"Expected grid, steps, size and most >= 1, min_dist from 0 to 1 and cossim_pow >= 0; Received: {self}."
+            )
         check_samples(self.most if images is None else min(images, self.most), self.neighbors)
 
 
@@ -115,8 +119,12 @@ def atlas(
     """
     settings = (settings or AtlasSettings()).complete(model)
     settings.check()
+    if batch < 1:
+        raise UserError(f"Expected batch >= 1; Received: {batch}.")
     check_backend()
     check_layers(model, [layer])
+    with extra("interpret"):
+        import umap  # noqa: F401 - before minutes of work
     cells = lay_out(sample_activations(model, own_name(layer), batches, settings.most, settings.seed), settings)
     numbers = list(range(len(cells.counts)))
     batch = min(batch, len(numbers))

@@ -49,7 +49,11 @@ class ChannelSettings:
 
     def __post_init__(self) -> None:
         check_choice("transforms", self.transforms, TRANSFORMS)
-        if min(self.tries, self.steps, self.size or 1) < 1 or not self.learning_rate > 0 or not self.sd > 0:
+        if (
+            min(self.tries, self.steps, 1 if self.size is None else self.size) < 1
+            or not self.learning_rate > 0
+            or not self.sd > 0
+        ):
             raise UserError(
                 f"Expected size, steps and tries >= 1, and learning_rate and sd > 0; Received: {self.size}, "
                 f"{self.steps}, {self.tries}, {self.learning_rate} and {self.sd}."

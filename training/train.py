@@ -163,12 +163,17 @@ def _check_arguments(recipe: Recipe, spec: Spec | None, data_service: str | None
         )
     if data_service:
         check_reachable(data_service)
-    if recipe.aux_schedule == "linear" and keras.backend.backend() == "jax":
-        raise UserError("Expected a constant auxiliary weight on Keras' JAX backend, which compiles it into the step.")
+    check_aux_schedule(recipe)
     if recipe.freeze_batch_norm and not recipe.weights:
         raise UserError("Expected weights with freeze_batch_norm; Received: freeze_batch_norm=True alone.")
     if spec and recipe.weights:
         raise UserError(f"Expected a spec or weights to start from, not both; Received: weights={recipe.weights!r}.")
+
+
+def check_aux_schedule(recipe: Recipe) -> None:
+    """Raises UserError for an auxiliary weight that changes, on JAX."""
+    if recipe.aux_schedule == "linear" and keras.backend.backend() == "jax":
+        raise UserError("Expected a constant auxiliary weight on Keras' JAX backend, which compiles it into the step.")
 
 
 def _prepare(
@@ -339,6 +344,7 @@ def fit(
             measures = recipe.freeze_batch_norm and not resumes
             start_from = _with_new_statistics(task) if measures else task.pretrained
             transfer.copy_body(start_from, model, classifiers=task.keeps_classifiers)
+        if task.pretrained or recipe.freeze_batch_norm:  # a resumed run of a slimmed network has no other weights
             transfer.freeze(model, recipe.freeze_until, recipe.freeze_batch_norm)
         start, logs = made.restore(model) if resumes else (START, None)
         if record:

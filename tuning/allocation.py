@@ -37,7 +37,9 @@ class Branch:
 
 
 def kept_width(width: int, fraction: float, multiple: int) -> int:
-    """How many of `width` channels stay at a fraction of them."""
+    """How many of `width` channels stay at a fraction of them: all at 1, whatever the multiple."""
+    if fraction >= 1:
+        return width
     return min(width, max(multiple, int(fraction * width / multiple + 0.5) * multiple))
 
 

@@ -15,6 +15,7 @@ from inception_v1.errors import UserError
 from inception_v1.extras import extra
 from inception_v1.fold_batchnorm import fold_batchnorm
 from inception_v1.keras_patches import OptimizerInternals
+from inception_v1.spec import BatchNorm, Spec
 from tuning.training_examples import Examples
 
 BATCH = 16  # images at a time: all feature maps of a batch are in memory, 13 MB an image at 224 pixels
@@ -34,16 +35,19 @@ def batch_norm(model: GoogLeNet, examples: Examples) -> Scores:
     Raises:
         UserError: a family without such scales.
     """
-    found = {}
-    for name in channels(model.spec):
-        norm = next((layer for layer in model.layers if layer.name == f"{name}_bn" and layer.scale), None)
-        if norm is None:
-            raise UserError(
-                "Expected a family with scales in batch normalization for the criterion 'batch-norm'; "
-                f"Received: variant={model.spec.variant!r}."
-            )
-        found[name] = np.abs(keras.ops.convert_to_numpy(norm.gamma))
-    return found
+    check_scales(model.spec)
+    return {
+        name: np.abs(keras.ops.convert_to_numpy(model.get_layer(f"{name}_bn").gamma)) for name in channels(model.spec)
+    }
+
+
+def check_scales(spec: Spec) -> None:
+    """Raises UserError for a family without scales in batch normalization."""
+    if not (isinstance(spec.norm, BatchNorm) and spec.norm.scale):
+        raise UserError(
+            "Expected a family with scales in batch normalization for the criterion 'batch-norm'; "
+            f"Received: variant={spec.variant!r}."
+        )
 
 
 def geometric_median(model: GoogLeNet, examples: Examples) -> Scores:

@@ -1,18 +1,18 @@
 """Slimming: a trained network without the channels that matter least, fine-tuned, as a run folder of its own."""
 
 import dataclasses
-import json
 import os
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from inception_v1 import GoogLeNet, Spec, cost
-from inception_v1.atomic_files import write_json
+from inception_v1.atomic_files import check_folder, write_json
 from inception_v1.dependencies import channels
 from inception_v1.slimming import remove_channels
 from inception_v1.spec import check_choice, read_spec
 from training import run_folder as files
+from training.data.sources import Splits
 from training.distillation import Teacher
 from training.distribution.choose import make_strategy
 from training.distribution.strategy import Strategy
@@ -24,29 +24,19 @@ from training.run_folder import RunFolder
 from training.run_images import load_splits
 from training.run_state import SAVE_EVERY, Interval
 from training.task import RecipeTask, prepare_task
-from training.train import FitOptions, RunRecord, ShowProgress, remove_states, run_task, set_seed
+from training.train import FitOptions, ShowProgress, check_aux_schedule, remove_states, run_task, set_seed
 from training.transfer import estimate_statistics
 from tuning import allocation
 from tuning.allocation import Widths
-from tuning.criteria import CRITERIA, best_channels
+from tuning.criteria import CRITERIA, best_channels, check_scales
 from tuning.latency import onnx_latencies
-from tuning.report.slimming import write_slimming_page
+from tuning.report.slimming import slimming_of, write_slimming_page
 from tuning.sensitivity import MaskedNetwork, Track, sensitivity
 from tuning.slim_settings import SLIMMING, SlimSettings
 from tuning.training_examples import BATCH, Examples, training_examples
 
 STRATEGIES = ("default", "mirrored", "data-parallel")  # those of one process
-BUDGETS = (
-    0.9,
-    0.8,
-    0.7,
-    0.6,
-    0.5,
-    0.4,
-    0.3,
-    0.2,
-    0.1,
-)  # fractions at which the accuracy before fine-tuning is measured
+BUDGETS = tuple(n / 10 for n in range(9, 0, -1))  # fractions at which the accuracy before fine-tuning is measured
 
 
 def slim(
@@ -93,35 +83,32 @@ def slim(
     check_choice("strategy", strategy or "default", STRATEGIES)
     if source.path.resolve() == target.path.resolve():
         raise UserError(f"Expected a folder other than that of the run; Received: {str(target.path)!r} for both.")
+    check_folder(target.path)
     model = source.model()
     _check(model.spec, settings)
-    recipe = fine_tuning_recipe(source.recipe(), settings)
+    recipe, distribution = fine_tuning_recipe(source.recipe(), settings), make_strategy(strategy or "default")
+    distribution.check(recipe)
+    check_aux_schedule(recipe)
     about = {"source": str(source.path.resolve()), "settings": dataclasses.asdict(settings)}
-    distribution = make_strategy(strategy or "default")
-    resumes = _resumes(target, recipe, about, overwrite, distribution)
+    known = _is_known(target, about, overwrite)
+    if known and target.metrics()["status"] == "finished" and "top1" not in slimming_of(target)["networks"]["slimmed"]:
+        with target.locked():
+            return _complete(target)  # it was interrupted behind the last epoch
+    resumes = _resumes(target, recipe, known, overwrite, distribution)
     splits = load_splits(source)
     set_seed(recipe)
-    plan = None if resumes else make_plan(model, settings, training_examples(splits, recipe, settings.images), track)
-    spec = plan.network.spec if plan else read_spec(target / files.SPEC)
-    task = dataclasses.replace(
-        prepare_task(recipe, None, distribution.replicas, spec, splits),
-        spec=spec,
-        pretrained=plan and plan.network,
-        keeps_classifiers=True,
-        teacher=Teacher(model, settings.teacher_weight, settings.temperature) if settings.teacher else None,
-    )
+    examples = None if resumes else training_examples(splits, recipe, settings.images)
     with target.locked(), distribution.detect_failures():
+        plan = make_plan(model, settings, examples, track) if examples else None
+        task = _task(model, recipe, settings, splits, distribution, plan.network.spec if plan else target_spec(target))
         if plan:
+            task = dataclasses.replace(task, pretrained=plan.network)
             before = _before(model, plan, task)
             task.create(target)
             write_json(target / SLIMMING, about | plan.describe() | before)
         options = FitOptions(interval=interval, show=show)
-        record = run_task(task, distribution, target, resumes, options, {"command": command})
-        result = _after(target, model, record)
-        write_json(target / SLIMMING, result)
-        write_slimming_page(target)
-        remove_states(target)
-    return result
+        run_task(task, distribution, target, resumes, options, {"command": command})
+        return _complete(target)
 
 
 def fine_tuning_recipe(recipe: Recipe, settings: SlimSettings) -> Recipe:
@@ -135,6 +122,18 @@ def fine_tuning_recipe(recipe: Recipe, settings: SlimSettings) -> Recipe:
         weights=None,  # it starts from the slimmed network
         freeze_until=None,
         unfreeze_epochs=None,
+    )
+
+
+def _task(
+    model: GoogLeNet, recipe: Recipe, settings: SlimSettings, splits: Splits, distribution: Strategy, spec: Spec
+) -> RecipeTask:
+    """Fine-tuning of a network with so many channels, with the unslimmed one as teacher where that is asked for."""
+    return dataclasses.replace(
+        prepare_task(recipe, None, distribution.replicas, spec, splits),
+        spec=spec,
+        keeps_classifiers=True,
+        teacher=Teacher(model, settings.teacher_weight, settings.temperature) if settings.teacher else None,
     )
 
 
@@ -213,24 +212,36 @@ def _check(spec: Spec, settings: SlimSettings) -> None:
         raise UserError("Expected a network with a main head; Received: one built with include_top=False.")
     if None in spec.input_shape:
         raise UserError(f"Expected a fixed height and width; Received: input_shape={spec.input_shape}.")
+    if settings.criterion == "batch-norm":
+        check_scales(spec)
     allocation.check_reachable(spec, _budget(spec, settings), settings.multiple)
 
 
-def _resumes(target: RunFolder, recipe: Recipe, about: dict[str, Any], overwrite: bool, distribution: Strategy) -> bool:
-    """Whether the folder holds an interrupted call with these arguments that can be resumed."""
-    known = (target / SLIMMING).is_file() and not overwrite
-    if known:
-        before = json.loads((target / SLIMMING).read_text("utf-8"))
-        if differ := [name for name, value in _flat(about).items() if _flat(before).get(name) != value]:
-            raise UserError(
-                f"Expected a new folder (or --overwrite); Received: {str(target.path)!r}, slimmed with other settings: "
-                f"{', '.join(f'{name} {_flat(before).get(name)!r}, not {_flat(about)[name]!r}' for name in differ)}."
-            )
-    spec = read_spec(target / files.SPEC) if known else Spec(recipe.variant, stem=recipe.stem, aux=False)
+def _is_known(target: RunFolder, about: dict[str, Any], overwrite: bool) -> bool:
+    """Whether the folder holds a call with these arguments. Raises UserError where it holds one with others."""
+    if overwrite or not (target / SLIMMING).is_file():
+        return False
+    before, own = _flat(slimming_of(target)), _flat(about)
+    if differ := [f"{name} {before.get(name)!r}, not {own[name]!r}" for name in own if before.get(name) != own[name]]:
+        raise UserError(
+            f"Expected a new folder (or --overwrite); Received: {str(target.path)!r}, slimmed with other settings: "
+            f"{', '.join(differ)}."
+        )
+    return True
+
+
+def _resumes(target: RunFolder, recipe: Recipe, known: bool, overwrite: bool, distribution: Strategy) -> bool:
+    """Whether the folder holds an interrupted call that can be resumed."""
+    spec = target_spec(target) if known else Spec(recipe.variant, stem=recipe.stem, aux=False)
     resumes = target.check_usable(recipe, spec, overwrite, distribution.replicas)
     if resumes and not known:
         raise UserError(f"Expected a new folder (or --overwrite); Received: {str(target.path)!r}, which holds a run.")
     return resumes
+
+
+def target_spec(target: RunFolder) -> Spec:
+    """The network of a slimmed run."""
+    return read_spec(target / files.SPEC)
 
 
 def _flat(about: dict[str, Any]) -> dict[str, Any]:
@@ -238,21 +249,24 @@ def _flat(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _before(model: GoogLeNet, plan: Plan, task: RecipeTask) -> dict[str, Any]:
-    """Widths and costs of both networks, and their accuracy on the test split before any fine-tuning."""
-    networks = {}
-    for name, network in (("source", model), ("slimmed", plan.network)):
+    """Widths, costs and latencies of both networks, and their accuracy on the test split before any fine-tuning."""
+    networks: dict[str, dict[str, Any]] = {}
+    models = {"source": model, "slimmed": plan.network}
+    for name, network in models.items():
         counted = cost(network.spec).without_aux()
         networks[name] = {"widths": channels(network.spec), "params": counted.params, "macs": counted.macs}
         networks[name]["before"] = score(predict(network, task.test.evaluation()))["main"]["top1"]
     networks["source"]["top1"] = networks["source"].pop("before")
+    for name, seconds in (onnx_latencies(models) or {}).items():
+        networks[name]["seconds"] = seconds
     return {"networks": networks}
 
 
-def _after(target: RunFolder, model: GoogLeNet, record: RunRecord) -> dict[str, Any]:
-    """What `slimming.json` holds in the end: with the accuracy after fine-tuning and both networks' latencies."""
-    result = json.loads((target / SLIMMING).read_text("utf-8"))
-    result["networks"]["slimmed"]["top1"] = record.metrics["heads"]["main"]["top1"]
-    latencies = onnx_latencies({"source": model, "slimmed": target.model()})
-    for name, seconds in (latencies or {}).items():
-        result["networks"][name]["seconds"] = seconds
+def _complete(target: RunFolder) -> dict[str, Any]:
+    """Adds the accuracy after fine-tuning to `slimming.json`, writes the page, and removes the states."""
+    result = slimming_of(target)
+    result["networks"]["slimmed"]["top1"] = target.metrics()["heads"]["main"]["top1"]
+    write_json(target / SLIMMING, result)
+    write_slimming_page(target)
+    remove_states(target)
     return result

@@ -19,11 +19,12 @@ from training.errors import UserError
 from training.run_folder import RunFolder
 from training.run_images import load_splits
 from tuning.correlations import ChannelCorrelations, Clusters, cluster_channels
+from tuning.slim_settings import FEWEST_IMAGES
 from tuning.training_examples import training_examples
 
 IMAGES, THRESHOLD = 256, 0.7
 BATCH = 32
-FACTORS = np.geomspace(1 / 64, 256, 4096)  # channels for each cluster
+FACTORS = np.geomspace(2.0**-14, 2.0**14, 8192)  # channels for each cluster; at the first every width is 8
 
 
 class BlockClusters(NamedTuple):
@@ -58,7 +59,7 @@ class CorrelatedWidths:
 def correlated_widths(
     run: str | os.PathLike[str],
     *,
-    keep_macs: float = 1.0,
+    keep_macs: float | None = None,
     max_macs: float | None = None,
     images: int = IMAGES,
     threshold: float = THRESHOLD,
@@ -67,23 +68,24 @@ def correlated_widths(
 
     Args:
         run: folder of a trained run.
-        keep_macs: budget, as a fraction of the network's multiply-accumulates at inference.
+        keep_macs: budget, as a fraction of the network's multiply-accumulates at inference; None for all of them.
         max_macs: the budget as a number, in place of `keep_macs`.
-        images: how many training images to measure on.
+        images: how many training images to measure on, at least 32.
         threshold: mean correlation above which channels form a cluster, 0-1 (both excluded).
 
     Raises:
         UserError: an argument out of range, a run without weights, a budget below the smallest network (which is
             named), or too few training images.
     """
-    if not 0 < threshold < 1 or images < 1 or not keep_macs > 0 or (max_macs is not None and not max_macs > 0):
+    if not 0 < threshold < 1 or images < FEWEST_IMAGES:
         raise UserError(
-            "Expected 0 < threshold < 1, images >= 1 and a positive budget; "
-            f"Received: {threshold=}, {images=}, {keep_macs=}, {max_macs=}."
+            f"Expected 0 < threshold < 1 and images >= {FEWEST_IMAGES}; Received: {threshold} and {images}."
         )
+    if (keep_macs is not None and max_macs is not None) or not (keep_macs or 1) > 0 or not (max_macs or 1) > 0:
+        raise UserError(f"Expected one positive budget; Received: keep_macs={keep_macs}, max_macs={max_macs}.")
     source = RunFolder(run)
     model = source.model()
-    budget = int(max_macs or keep_macs * _macs(model.spec, model.spec.block_widths()))
+    budget = int(max_macs or (1 if keep_macs is None else keep_macs) * _macs(model.spec, model.spec.block_widths()))
     check_budget(model.spec, budget)
     examples = training_examples(load_splits(source), source.recipe(), images)
     parts = (examples.images[start : start + BATCH] for start in range(0, len(examples.images), BATCH))

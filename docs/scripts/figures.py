@@ -87,8 +87,9 @@ def look_inside(run: Path, place: Path) -> None:
     _googlenet("visualize", run, *layer, "--per-branch", "4", "--out", visualized)
     _screenshot((visualized / "index.html").as_uri(), FIGURES / "channels.png", PAGE_WIDTH, PAGE_HEIGHT)
     _googlenet("visualize", run, *layer, "--atlas", "--split", "test", "--out", visualized)
-    atlas = next(visualized.glob("**/*atlas*.html"))
-    _screenshot(atlas.as_uri(), FIGURES / "atlas.png", PAGE_WIDTH, PAGE_HEIGHT)
+    _screenshot(
+        (visualized / "inception_4d-atlas" / "index.html").as_uri(), FIGURES / "atlas.png", PAGE_WIDTH, PAGE_HEIGHT
+    )
     encoded, _ = next(iter(load_splits(RunFolder(run)).test.encoded_images()))
     (place / "image.png").write_bytes(encoded.numpy())
     layers = ["--caricature", "inception_3b", "inception_4d", "--factors", "inception_4b", "--ablation"]

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
+from inception_v1.errors import UserError
 from inception_v1.summary import BRANCH_COLORS
 from training.report.page import EmbeddedFigure, Section, Table, embed
 from training.report.run_page import write_run_page
@@ -28,7 +29,21 @@ CAPTIONS = {
 
 def write_slimming_page(run: RunFolder) -> Path:
     """Writes the page of a slimmed run from what its folder holds; its path."""
-    return write_run_page(run, slimming_section(json.loads((run / SLIMMING).read_text("utf-8"))))
+    return write_run_page(run, slimming_section(slimming_of(run)))
+
+
+def slimming_of(run: RunFolder) -> dict[str, Any]:
+    """What the `slimming.json` of a slimmed run holds. Raises UserError where it is missing or damaged."""
+    path = run / SLIMMING
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        found["source"], found["settings"], found["networks"]["slimmed"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"Expected the {SLIMMING} of a slimmed run; Received: {str(path)!r}, missing or damaged ({error}). "
+            "The run's best.keras can be used; slim the source again (--overwrite) for the numbers."
+        ) from error
+    return found
 
 
 def slimming_section(about: Mapping[str, Any]) -> Section:
