@@ -6,6 +6,7 @@ many epochs as both together. A benchmark that was interrupted resumes.
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from benchmarks import results
 from benchmarks.results import ResultTable
+from tuning.slim_settings import SLIMMING
 
 NAME = "slim"
 KEEP = 0.4  # of the multiply-accumulates, for the comparison of criteria
@@ -89,28 +91,24 @@ def finished(folder: Path, recipe: Any, **arguments: Any) -> dict[str, Any]:
 
 def slimmed(source: Path, out: Path, seed: int, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a slimmed run and of its source."""
-    import json
-
     import tuning
     from training.run_folder import METRICS, RunFolder
 
     run = RunFolder(_folder(out, seed, name))
     if not ((run / METRICS).is_file() and run.metrics()["status"] == "finished"):
         tuning.slim(source, run.path, tuning.SlimSettings(**settings))
-    networks = json.loads((run / "slimming.json").read_text("utf-8"))["networks"]
+    networks = json.loads((run / SLIMMING).read_text("utf-8"))["networks"]
     numbers = {key: networks["slimmed"].get(key) for key in ("params", "macs", "before", "top1", "seconds")}
     return numbers | {f"source_{key}": networks["source"].get(key) for key in ("params", "macs", "top1", "seconds")}
 
 
 def from_scratch(run: Path, folder: Path) -> dict[str, Any]:
     """The numbers of a network with the widths of a slimmed one, trained as long as the source and it together."""
-    import json
-
     from inception_v1 import cost
     from inception_v1.spec import read_spec
     from training.run_folder import RunFolder
 
-    source = json.loads((run / "slimming.json").read_text("utf-8"))["source"]
+    source = json.loads((run / SLIMMING).read_text("utf-8"))["source"]
     recipe, tuned = RunFolder(source).recipe(), RunFolder(run).recipe()
     longer = dataclasses.replace(recipe, epochs=recipe.epochs + tuned.epochs)
     spec = read_spec(run / "spec.json")

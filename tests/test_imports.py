@@ -39,9 +39,9 @@ ORDER = {
     ],
     "tuning": [
         {"results", "budget"},
-        {"space", "keras_tuner_patches", "importance", "slim_settings", "criteria", "latency"},
-        {"oracles", "hypermodel", "allocation", "correlations", "training_examples"},
-        {"width_proposals"},
+        {"space", "keras_tuner_patches", "importance", "slim_settings", "latency", "correlations"},
+        {"oracles", "hypermodel", "allocation", "training_examples"},
+        {"width_proposals", "criteria"},
         {"trials", "report", "sensitivity"},
         {"search_folder", "slim"},
         {"search"},

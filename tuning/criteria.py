@@ -4,7 +4,7 @@ Scores of one convolution are compared with each other alone, so that their scal
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,23 +15,12 @@ from inception_v1.errors import UserError
 from inception_v1.extras import extra
 from inception_v1.fold_batchnorm import fold_batchnorm
 from inception_v1.keras_patches import OptimizerInternals
+from tuning.training_examples import Examples
 
 BATCH = 16  # images at a time: all feature maps of a batch are in memory, 13 MB an image at 224 pixels
 TAYLOR_BATCH = 16  # images whose gradients are averaged before they are squared
 
 Scores = dict[str, np.ndarray]  # convolution of the body to float `(channels,)`
-
-
-class Examples(NamedTuple):
-    """Images that statistics are measured on.
-
-    Attributes:
-        images: float32 `(count, height, width, channels)`, normalized as the network takes them.
-        labels: int `(count,)`.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
 
 
 def magnitude(model: GoogLeNet, examples: Examples) -> Scores:

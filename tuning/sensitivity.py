@@ -10,7 +10,8 @@ from inception_v1 import GoogLeNet, Spec
 from inception_v1.slimming import masked_weights
 from training.evaluation.predictor import Predictor, sum_scores
 from tuning.allocation import LEVELS, Widths, branches
-from tuning.criteria import Examples, Scores, best_channels
+from tuning.criteria import Scores, best_channels
+from tuning.training_examples import Examples
 
 BATCH = 64
 Track = Callable[[Iterable[Any], int, str], Iterable[Any]]  # as `training.report.progress.track_count`

@@ -13,8 +13,6 @@ from inception_v1.dependencies import channels
 from inception_v1.slimming import remove_channels
 from inception_v1.spec import check_choice, read_spec
 from training import run_folder as files
-from training.data.pipeline import Batches
-from training.data.sources import Splits
 from training.distillation import Teacher
 from training.distribution.choose import make_strategy
 from training.distribution.strategy import Strategy
@@ -30,11 +28,12 @@ from training.train import FitOptions, RunRecord, ShowProgress, remove_states, r
 from training.transfer import estimate_statistics
 from tuning import allocation
 from tuning.allocation import Widths
-from tuning.criteria import CRITERIA, Examples, best_channels
+from tuning.criteria import CRITERIA, best_channels
 from tuning.latency import onnx_latencies
 from tuning.report.slimming import write_slimming_page
 from tuning.sensitivity import MaskedNetwork, Track, sensitivity
-from tuning.slim_settings import FEWEST_IMAGES, SLIMMING, SlimSettings
+from tuning.slim_settings import SLIMMING, SlimSettings
+from tuning.training_examples import BATCH, Examples, training_examples
 
 STRATEGIES = ("default", "mirrored", "data-parallel")  # those of one process
 BUDGETS = (
@@ -48,12 +47,6 @@ BUDGETS = (
     0.2,
     0.1,
 )  # fractions at which the accuracy before fine-tuning is measured
-STATISTICS_BATCH = 32
-# What draws of training change, and statistics are measured without.
-NO_AUGMENTATION: dict[str, Any] = {
-    **{"paper_augment": False, "rotate": 0.0, "zoom": 0.0, "shift": 0.0, "flip": False, "erase": 0.0},
-    **{"mixup": 0.0, "cutmix": 0.0},
-}
 
 
 def slim(
@@ -108,7 +101,7 @@ def slim(
     resumes = _resumes(target, recipe, about, overwrite, distribution)
     splits = load_splits(source)
     set_seed(recipe)
-    plan = None if resumes else make_plan(model, settings, _examples(splits, recipe, settings.images), track)
+    plan = None if resumes else make_plan(model, settings, training_examples(splits, recipe, settings.images), track)
     spec = plan.network.spec if plan else read_spec(target / files.SPEC)
     task = dataclasses.replace(
         prepare_task(recipe, None, distribution.replicas, spec, splits),
@@ -202,7 +195,7 @@ def make_plan(model: GoogLeNet, settings: SlimSettings, examples: Examples, trac
     curve = [(int(allocation.macs(spec, each)), *network.measure(each)) for each in tried]
     kept = best_channels(scores, chosen)
     slimmed = remove_channels(model, kept)
-    batches = np.array_split(examples.images, max(1, len(examples.labels) // STATISTICS_BATCH))
+    batches = np.array_split(examples.images, max(1, len(examples.labels) // BATCH))
     estimate_statistics(slimmed, batches)  # of inputs that lost channels
     return Plan(slimmed, kept, losses, curve, len(examples.labels))
 
@@ -242,19 +235,6 @@ def _resumes(target: RunFolder, recipe: Recipe, about: dict[str, Any], overwrite
 
 def _flat(about: dict[str, Any]) -> dict[str, Any]:
     return {"source": about["source"], **about["settings"]}
-
-
-def _examples(splits: Splits, recipe: Recipe, count: int) -> Examples:
-    """Random training images as evaluation takes them. Raises UserError where there are too few for statistics."""
-    if splits.train.size < FEWEST_IMAGES:
-        raise UserError(
-            f"Expected at least {FEWEST_IMAGES} training images to measure channels on; "
-            f"Received: {splits.train.size} in {splits.train.name!r}."
-        )
-    plain = dataclasses.replace(recipe, **NO_AUGMENTATION, epochs=1, batch_size=STATISTICS_BATCH)
-    batches = Batches(splits.train, plain).training().take(-(-count // STATISTICS_BATCH)).as_numpy_iterator()
-    images, labels = (np.concatenate(column)[:count] for column in zip(*batches, strict=True))
-    return Examples(images, labels)
 
 
 def _before(model: GoogLeNet, plan: Plan, task: RecipeTask) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Makes the figures of README.md and docs/: python docs/scripts/figures.py [NAME ...] (make figures)
 
 Those of runs take their seeds from the recipes, those of measurements their numbers from benchmarks/results/. Without a
-name all are made, which takes about ten minutes on 2 cores and, for the page of a search, Chromium.
+name all are made, which takes about half an hour on 2 cores and, for pages, Chromium.
 """
 
 import json
@@ -23,6 +23,7 @@ OURS, THEIRS, PALE = "#e45756", "#4c78a8", "#bab0ac"
 SEARCH = "--source digits --space branches --tuner bayesian --trials 12 --keep-macs 0.05 --width-multiplier 0.25"
 SEARCH += " --epochs 6"
 SHORT = "--epochs 4 --warmup-epochs 1"
+FASHION = "--recipe fashion --epochs 4"
 PAGE_WIDTH, PAGE_HEIGHT = 1100, 1150
 
 
@@ -66,6 +67,35 @@ def search_report() -> None:
         _googlenet("tune", *SEARCH.split(), "--out", "runs/search", folder=place)
         page = Path(place, "runs", "search", "report", "report.html")
         _screenshot(page.as_uri(), ROOT / "docs" / "search_report.png", PAGE_WIDTH, PAGE_HEIGHT)
+
+
+def looking_inside() -> None:
+    """What a short run on Fashion-MNIST has learnt: channels, an atlas, an explained image, correlated channels."""
+    with tempfile.TemporaryDirectory() as place:
+        run = Path(place, "fashion")
+        _googlenet("train", *FASHION.split(), "--out", run)
+        look_inside(run, Path(place))
+
+
+def look_inside(run: Path, place: Path) -> None:
+    """The figures of a run that is there, from pages that are made in a folder."""
+    from training.run_folder import RunFolder
+    from training.run_images import load_splits
+
+    visualized, explained, widths = place / "visualized", place / "explained", place / "widths"
+    layer = ["--layer", "inception_4d"]
+    _googlenet("visualize", run, *layer, "--per-branch", "4", "--out", visualized)
+    _screenshot((visualized / "index.html").as_uri(), FIGURES / "channels.png", PAGE_WIDTH, PAGE_HEIGHT)
+    _googlenet("visualize", run, *layer, "--atlas", "--split", "test", "--out", visualized)
+    atlas = next(visualized.glob("**/*atlas*.html"))
+    _screenshot(atlas.as_uri(), FIGURES / "atlas.png", PAGE_WIDTH, PAGE_HEIGHT)
+    encoded, _ = next(iter(load_splits(RunFolder(run)).test.encoded_images()))
+    (place / "image.png").write_bytes(encoded.numpy())
+    layers = ["--caricature", "inception_3b", "inception_4d", "--factors", "inception_4b", "--ablation"]
+    _googlenet("explain", run, place / "image.png", *layers, "--out", explained)
+    _screenshot((explained / "index.html").as_uri(), FIGURES / "explained.png", PAGE_WIDTH, PAGE_HEIGHT)
+    _googlenet("widths", run, "--out", widths)
+    shutil.copy(widths / "correlations.png", FIGURES / "correlations.png")
 
 
 def results() -> None:
@@ -236,7 +266,7 @@ def _save(figure: Figure, name: str) -> None:
         figure.savefig(FIGURES / name, metadata={"Date": None})
 
 
-MAKERS = (drawing, first_run, augment, search_report, results, growth, ablation, costs, windows)
+MAKERS = (drawing, first_run, augment, search_report, looking_inside, results, growth, ablation, costs, windows)
 
 
 def main(names: Sequence[str]) -> None:

@@ -84,3 +84,14 @@ def test_adaptive_pool_takes_any_size_in_one_model():
     for size in (5, 9):
         x = np.random.default_rng(0).normal(size=(1, size, size + 1, 2)).astype("float32")
         np.testing.assert_allclose(model.predict(x, verbose=0), AdaptiveAveragePooling2D(4)(x), atol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's arrays alone carry how they are divided")
+def test_adaptive_pool_takes_images_divided_among_devices():
+    import jax
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype("float32")
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Explicit,))
+    divided = jax.device_put(x, NamedSharding(mesh, PartitionSpec("batch")))
+    np.testing.assert_allclose(AdaptiveAveragePooling2D(4)(divided), AdaptiveAveragePooling2D(4)(x), atol=1e-6)

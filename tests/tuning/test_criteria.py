@@ -4,7 +4,8 @@ import pytest
 from inception_v1.dependencies import channels
 from inception_v1.preprocessing import normalize
 from tests.helpers.networks import logits_of, patch_images, trained_network
-from tuning.criteria import CRITERIA, Examples, best_channels, cluster_scores
+from tuning.criteria import CRITERIA, best_channels, cluster_scores
+from tuning.training_examples import Examples
 
 LAYER, DEAD, TWIN = "conv2_3x3", 3, (1, 6)  # a channel without filter; two of which one is half of the other
 SIZE = (32, 32, 1)
