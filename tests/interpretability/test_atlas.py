@@ -141,7 +141,7 @@ def test_a_network_in_a_file_takes_images_of_any_source(tmp_path, monkeypatch):
     [
         (["--layer", "inception_4x"], "Did you mean 'inception_4"),
         (["--neighbors", "60"], "Received: 60 neighbors and 60 images"),
-        (["--channels", "0-3"], "Expected --atlas, or flags of the channels' images; Received: both, with channels"),
+        (["--channels", "0-3"], "Expected no --channels with --atlas; Received: 0-3"),
         (["--size", "4"], "Expected icons of at least 31 pixels for this network; Received: 4"),
     ],
 )
