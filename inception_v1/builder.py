@@ -24,7 +24,7 @@ def build_googlenet(
         aux: whether to build the auxiliary heads "aux1" (on block 4a) and "aux2" (on 4d).
         include_top: False leaves out every head; the output is then one tensor of features.
         pooling: of the features without a top: None (the feature maps), "avg" or "max" (one vector an image).
-        stem: "imagenet" (halves the image three times before block 3a) "small" (once, for 28-64 px images) or
+        stem: "imagenet" (halves the image three times before block 3a), "small" (once, for 28-64 px images) or
             "cifar" (not at all, for 32 px: one 3x3 convolution).
         widths: block name ("3a" ... "5b") to six channel counts in the order of `spec.Widths`. Blocks not named
             keep the family's. Explicit numbers are final: `width_multiplier` leaves them alone.

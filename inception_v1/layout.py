@@ -83,7 +83,7 @@ def _boxes_of_block(block: Inception, x: float, inputs: int, unit: float) -> tup
     for branch, name in zip(block.branches, BRANCHES, strict=True):
         *before, _ = branch
         for conv in before:
-            if isinstance(conv, Conv):
+            if isinstance(conv, Conv) and conv.kernel == 1:  # of two 3x3 in place of a 5x5 the last one is drawn
                 boxes.append(Box(conv.name, name, True, x, low_inner, BOX, conv.filters * unit, conv.filters))
                 low_inner += conv.filters * unit
         channels = _outputs_of_branch(branch, inputs)

@@ -1,4 +1,4 @@
-"""Removing channels of a network: which layers read which channels, and a narrower network with the weights that stay.
+"""Removing channels of a network: a narrower network with the weights that stay.
 
 A channel that is removed takes with it a filter of its convolution, an entry of the bias and the batch normalization
 there, and the rows of the kernels that read it: of the next layers, behind concatenations and pools, and of the heads.
@@ -69,10 +69,10 @@ def masked_weights(model: GoogLeNet, kept: Kept) -> dict[str, list[np.ndarray]]:
     for layer in model.layers:
         if layer.weights and (name := layer.name.removesuffix("_bn")) in stays:
             weights = layer.get_weights()
-            gone = np.setdiff1d(np.arange(weights[0].shape[-1]), stays[name])
+            removed = np.setdiff1d(np.arange(weights[0].shape[-1]), stays[name])
             for variable, array in zip(layer.weights, weights, strict=True):
                 if variable.name != "moving_variance":
-                    array[..., gone] = 0
+                    array[..., removed] = 0
             found[layer.name] = weights
     return found
 
@@ -96,9 +96,9 @@ def _complete(spec: Spec, kept: Kept) -> dict[str, np.ndarray]:
                 f"Expected ascending indices of the {own[name]} channels of {name}, at least one; "
                 f"Received: {str(kept[name])[:60]}."
             )
-        twin = name.replace("_5x5_first", "_5x5")
-        if len(stays[twin]) != len(rows):
+        last = name.replace("_5x5_first", "_5x5")
+        if len(stays[last]) != len(rows):
             raise UserError(
-                f"Expected as many channels in {name} as in {twin}; Received: {len(rows)} and {len(stays[twin])}."
+                f"Expected as many channels in {name} as in {last}; Received: {len(rows)} and {len(stays[last])}."
             )
     return stays

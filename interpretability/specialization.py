@@ -24,7 +24,7 @@ class SplitContributions(NamedTuple):
         values: float32 `(images, blocks, 4)`: contributions to the logit of each image's own class.
         labels: int64 `(images,)`.
         reference: float64 `(classes, blocks, 4)`: the mean contribution to the logit of each class over images of all
-            classes; NaN where a class has no image.
+            classes; by activation x gradient NaN where a class has no image.
     """
 
     values: np.ndarray

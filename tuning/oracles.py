@@ -73,8 +73,8 @@ class InBudget(PersistentOracle):
         values = response.get("values")
         if not values or "tuner/trial_id" in values:  # nothing to try, or an earlier trial that continues
             return response
-        given = (self.space.first, self.space.proposed)  # of the first two trials
-        own = given[len(self.trials)]() if len(self.trials) < len(given) else None
+        begins = (self.space.first, self.space.proposed)  # the first two trials
+        own = begins[len(self.trials)]() if len(self.trials) < len(begins) else None
         own = own or self.space.fit_to_budget(values)
         if own is None or (self.trials and self.is_duplicate(values | own)):
             own = self._random_values()

@@ -13,7 +13,7 @@ FEWEST_IMAGES = 32  # of which statistics and losses mean anything
 
 @dataclasses.dataclass(frozen=True)
 class SlimSettings:
-    """Which channels go, and how the rest is trained.
+    """Which channels are removed, and how the rest is trained.
 
     Raises:
         UserError: a value out of range, or not one budget.

@@ -59,8 +59,13 @@ def render_page(
             ("trial", "message"), [(trial.number, last_line(trial.message)) for trial in failed], {}, failures
         ),
         messages=[(trial.number, encodable(trial.message.strip())) for trial in failed],
-        settings=Table(("setting", "value"), list(results.settings.items())),
+        settings=Table(("setting", "value"), [(name, _setting(value)) for name, value in results.settings.items()]),
     )
+
+
+def _setting(value: Any) -> Any:
+    """A value as the table shows it; widths by block in one line each."""
+    return "; ".join(f"{key}: {join_widths(row)}" for key, row in value.items()) if isinstance(value, dict) else value
 
 
 def _compare(best: Trial, baseline: Trial | None) -> Table:
