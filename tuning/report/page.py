@@ -63,7 +63,7 @@ def render_page(
     )
 
 
-def _setting(value: Any) -> Any:
+def _setting(value: object) -> object:
     """A value as the table shows it; widths by block in one line each."""
     return "; ".join(f"{key}: {join_widths(row)}" for key, row in value.items()) if isinstance(value, dict) else value
 
