@@ -131,6 +131,14 @@ def send(*numbers, waits=True):
     return None
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C reaches the tests even where they run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_signals_wait_for_a_step_and_a_second_ctrl_c_does_not():
     term, ctrl_c = signal.SIGTERM, signal.SIGINT
     assert send() is None
