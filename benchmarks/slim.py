@@ -51,12 +51,13 @@ def measure(options: Any) -> dict[str, Any]:
         f"{criterion}, sensitivity, teacher": {"criterion": criterion} for criterion in options.criteria or CRITERIA
     }
     found: dict[str, Any] = {"about": results.about(), "recipe": options.recipe, "epochs": recipe.epochs, "ways": {}}
+    found |= {"width_multiplier": recipe.width_multiplier, "settings": common}
     for seed in options.seeds:
         source = options.out / f"source-{seed}"
         finished(source, dataclasses.replace(recipe, seed=seed))
         for name, way in ways.items():
             _add(found, name, slimmed(source, options.out, seed, name, common | way))
-    best = max(ways, key=lambda name: np.mean([one["top1"] for one in found["ways"][name]]))
+    best = max(ways, key=lambda name: np.mean([one["validation"] for one in found["ways"][name]]))
     more: dict[str, dict[str, Any]] = {
         best.replace("sensitivity", "uniform"): {"allocation": "uniform"},
         best.replace("teacher", "no teacher"): {"teacher": False},
@@ -90,9 +91,9 @@ def finished(folder: Path, recipe: Any, **arguments: Any) -> dict[str, Any]:
 
 
 def slimmed(source: Path, out: Path, seed: int, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a slimmed run and of its source."""
+    """The numbers of a slimmed run, with its best validation accuracy, and of its source."""
     import tuning
-    from training.run_folder import RunFolder
+    from training.run_folder import HISTORY, RunFolder, read_history
     from tuning.report.slimming import slimming_of
 
     run = RunFolder(_folder(out, seed, name))
@@ -100,6 +101,7 @@ def slimmed(source: Path, out: Path, seed: int, name: str, settings: dict[str, A
         tuning.slim(source, run.path, tuning.SlimSettings(**settings))
     networks = slimming_of(run)["networks"]
     numbers = {key: networks["slimmed"].get(key) for key in ("params", "macs", "before", "top1", "seconds")}
+    numbers["validation"] = float(np.nanmax(read_history(run / HISTORY)["val_main_accuracy"]))
     return numbers | {f"source_{key}": networks["source"].get(key) for key in ("params", "macs", "top1", "seconds")}
 
 
@@ -127,7 +129,11 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
     ]
     rows += [_row(name, seeds) for name, seeds in result["ways"].items()]
     about = results.machine(result["about"], "tensorflow", "keras", "onnxruntime")
-    title = f"Recipe {result['recipe']}, {result['epochs']} epochs, {len(first)} seeds, test top-1 in %; {about}"
+    settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
+    title = (
+        f"Recipe {result['recipe']}, {result['epochs']} epochs, {result['width_multiplier']} of the width; {settings}; "
+        f"{len(first)} seeds, test top-1 in %, the best criterion chosen on validation; {about}"
+    )
     heads = [
         "criterion, allocation, teacher",
         "parameters",
