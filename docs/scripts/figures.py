@@ -79,6 +79,8 @@ def looking_inside() -> None:
 
 def look_inside(run: Path, place: Path) -> None:
     """The figures of a run that is there, from pages that are made in a folder."""
+    from PIL import Image
+
     from training.run_folder import RunFolder
     from training.run_images import load_splits
 
@@ -86,17 +88,19 @@ def look_inside(run: Path, place: Path) -> None:
     layer = ["--layer", "inception_4d"]
     _googlenet("visualize", run, *layer, "--per-branch", "4", "--out", visualized)
     _screenshot((visualized / "index.html").as_uri(), FIGURES / "channels.png", PAGE_WIDTH, PAGE_HEIGHT)
-    _googlenet("visualize", run, *layer, "--atlas", "--split", "test", "--out", visualized)
+    _googlenet("visualize", run, *layer, "--atlas", "--split", "test[:3000]", "--out", visualized)
     _screenshot(
         (visualized / "inception_4d-atlas" / "index.html").as_uri(), FIGURES / "atlas.png", PAGE_WIDTH, PAGE_HEIGHT
     )
     encoded, _ = next(iter(load_splits(RunFolder(run)).test.encoded_images()))
     (place / "image.png").write_bytes(encoded.numpy())
     layers = ["--caricature", "inception_3b", "inception_4d", "--factors", "inception_4b", "--ablation"]
-    _googlenet("explain", run, place / "image.png", *layers, "--out", explained)
+    _googlenet("explain", run, "image.png", *layers, "--out", explained, folder=place)
     _screenshot((explained / "index.html").as_uri(), FIGURES / "explained.png", PAGE_WIDTH, PAGE_HEIGHT)
     _googlenet("widths", run, "--out", widths)
-    shutil.copy(widths / "correlations.png", FIGURES / "correlations.png")
+    figure = Image.open(widths / "correlations.png").convert("RGB")
+    figure.thumbnail((1500, 1500))
+    figure.save(FIGURES / "correlations.jpg", quality=85)
 
 
 def results() -> None:
