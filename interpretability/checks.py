@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from scipy.stats import spearmanr
 
 from inception_v1 import GoogLeNet
 from inception_v1.preprocessing import normalize
 from interpretability.attribution import Explainer
+from interpretability.overlays import resized
 from training.precision import precision
 
 FRACTIONS = 16  # points of a curve after its first
@@ -45,7 +45,7 @@ def check_attributions(
     checks = {}
     for method in methods:
         found = explainer.attribute(images, method, seed=seed)
-        maps = np.stack([_resized(one, images.shape[1:3]) for one in found.maps])
+        maps = np.stack([resized(one, images.shape[1:3]) for one in found.maps])
         curves = [curve(explainer, model.spec.pixels, *row) for row in zip(images, maps, found.classes, strict=True)]
         others = [one.attribute(images, method, found.classes.tolist(), seed).maps for one in random_ones]
         correlations = [
@@ -115,8 +115,3 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
-
-
-def _resized(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    height, width = size
-    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))

@@ -20,9 +20,9 @@ def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     """
     gray = enlarged(image).mean(axis=-1, keepdims=True) * 0.6 + 255 * 0.4
     height, width, _ = gray.shape
-    resized = _resized(values, (height, width))
-    limit = np.quantile(np.abs(resized), 0.995) or 1.0  # single pixels would hide the rest
-    strength = np.clip(resized / limit, -1, 1)[..., None]
+    large = resized(values, (height, width))
+    limit = np.quantile(np.abs(large), 0.995) or 1.0  # single pixels would hide the rest
+    strength = np.clip(large / limit, -1, 1)[..., None]
     color = np.where(strength > 0, np.array([214.0, 39.0, 40.0]), np.array([31.0, 119.0, 180.0]))
     weight = 0.8 * np.abs(strength)
     return np.round(gray * (1 - weight) + color * weight).astype("uint8")
@@ -41,7 +41,7 @@ def factor_overlay(image: np.ndarray, maps: np.ndarray, hues: np.ndarray, limit:
         uint8 `(height, width, 3)`, of at least `SHOWN` pixels.
     """
     gray = enlarged(image).mean(axis=-1, keepdims=True) * 0.5 + 255 * 0.1
-    strengths = [np.clip(_resized(one, gray.shape[:2]) / (limit or 1.0), 0, 1) for one in np.moveaxis(maps, -1, 0)]
+    strengths = [np.clip(resized(one, gray.shape[:2]) / (limit or 1.0), 0, 1) for one in np.moveaxis(maps, -1, 0)]
     strength = np.stack(strengths, axis=-1)
     colors = 255 * np.array([colorsys.hsv_to_rgb(hue, 0.9, 1.0) for hue in hues])
     total = strength.sum(axis=-1, keepdims=True)
@@ -56,6 +56,7 @@ def enlarged(image: np.ndarray) -> np.ndarray:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _resized(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def resized(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A map, float32 and bilinear, at another height and width."""
     height, width = size
     return np.asarray(Image.fromarray(values.astype("float32")).resize((width, height), Image.Resampling.BILINEAR))
