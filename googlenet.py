@@ -323,7 +323,7 @@ class Export:
     model: RunPath
     """Folder of the run, or a .keras file."""
     to: str = "savedmodel"
-    """Formats, separated by commas: savedmodel, onnx and litert."""
+    """Formats, separated by commas: savedmodel, onnx, litert and web, a page that runs the network in a browser."""
     out: Path | None = None
     """Folder in which each export is a numbered version; none: saved_models/MODEL."""
     keep_aux: bool = False
@@ -340,6 +340,8 @@ class Export:
     """ONNX and LiteRT: take pixels on the 0-255 scale instead of normalized ones."""
     precisions: tuple[Literal["float32", "float16", "dynamic", "int8"], ...] | None = None
     """LiteRT: precisions to write; none: all that the network allows."""
+    unverified: bool = False
+    """Web: write the page without running it in Node.js, which otherwise must be installed."""
     classes: Path | None = None
     """File with one class name per line; none: the names of the run or file."""
     version: int | None = None
@@ -985,6 +987,10 @@ def _export(command: Export, argv: list[str]) -> None:
     names = read_class_names(classes) if classes else None
     card = export(source, out, class_names=names, **arguments)
     Console().print(parity_table(card))
+    if "web" in card["formats"]:
+        page = out / str(card["version"]) / "web"
+        command = shlex.join(["python", "-m", "http.server", "--bind", "localhost", "--directory", str(page)])
+        print(f"{command}   # then open http://localhost:8000")
     print(out / str(card["version"]))
 
 

@@ -17,12 +17,13 @@ from inception_v1.spec import check_choice
 from training.errors import UserError
 from training.export import litert, model_card, onnx_file, savedmodel
 from training.export.export_model import ExportModel
-from training.export.samples import COMPARED, SCORED, comparison_samples, representative_pixels
+from training.export.samples import COMPARED, SCORED, Samples, comparison_samples, representative_pixels
 from training.export.verification import verify
+from training.export.web import runtime, site
 from training.run_folder import RunFolder
 from training.trained_network import read_trained
 
-TARGETS = ("savedmodel", "onnx", "litert")
+TARGETS = ("savedmodel", "onnx", "litert", "web")
 LOCK = ".lock"
 
 
@@ -36,6 +37,7 @@ class Options(NamedTuple):
     nchw: bool
     preprocessing: bool
     precisions: Sequence[str] | None
+    unverified: bool
 
 
 def export(
@@ -50,6 +52,7 @@ def export(
     nchw: bool = False,
     preprocessing: bool = False,
     precisions: Sequence[str] | None = None,
+    unverified: bool = False,
     class_names: Sequence[str] | None = None,
     version: int | None = None,
 ) -> dict[str, Any]:
@@ -61,7 +64,8 @@ def export(
     Args:
         source: folder of a run, whose best model is taken, or a `.keras` file.
         out: folder of the exports of this name; made if absent.
-        to: "savedmodel", "onnx" and "litert", as a sequence or separated by commas.
+        to: "savedmodel", "onnx", "litert" and "web" (a folder of static files: a page that runs the network in a
+            browser), as a sequence or separated by commas.
         keep_aux: whether the auxiliary heads are outputs too ("aux1", "aux2").
         float_only: whether the SavedModel takes float32 pixels alone, for runtimes that cannot decode images.
         top: classes an image that the SavedModel names, best first; fewer where the network has fewer.
@@ -69,6 +73,7 @@ def export(
         nchw: whether the ONNX file takes `(N, channels, size, size)`.
         preprocessing: whether the ONNX and LiteRT files take pixels on the 0-255 scale, not normalized ones.
         precisions: of LiteRT, of `litert.PRECISIONS`; None for all that the network allows.
+        unverified: whether the page is written without being run in Node.js, which otherwise must be installed.
         class_names: in label order; None for those of the run or file.
         version: a positive integer; None for the next free one.
 
@@ -81,7 +86,7 @@ def export(
             the first layer that differs.
         OSError: the disk is full or the folder cannot be written; nothing of the version is left.
     """
-    options = Options(_checked_targets(to), top, float_only, batching, nchw, preprocessing, precisions)
+    options = Options(_checked_targets(to), top, float_only, batching, nchw, preprocessing, precisions, unverified)
     _check_options(options, version)
     folder, name = Path(out), Path(os.path.abspath(out)).name  # also of "." and ".."
     _check_place(folder, version)
@@ -93,9 +98,11 @@ def export(
         with atomic_folder(folder / str(version)) as part:
             card = model_card.begin_card(str(source), name, version, run, network) | {"refused": refused}
             with _as_os_error():
-                card["formats"] = _write(part, name, run, network, options)
+                card["formats"] = _write(part, name, run, network, options, samples)
             _write_card(part, card)
             card |= verify(part, card, network, samples)
+            if "web" in options.targets:
+                site.add_facts(part / site.FOLDER, card)
             card["files"] = _files(part)
             _write_card(part, card)
         if "savedmodel" in options.targets:
@@ -113,9 +120,11 @@ def _checked_targets(to: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_options(options: Options, version: int | None) -> None:
-    for target, option in (("savedmodel", "float_only"), ("savedmodel", "batching"), ("onnx", "nchw")):
+    for target, option in (("savedmodel", "float_only"), ("savedmodel", "batching"), ("onnx", "nchw"), ("web", "unverified")):
         if getattr(options, option) and target not in options.targets:
             raise UserError(f"Expected {target!r} among the targets with {option}; Received: {options.targets}.")
+    if "web" in options.targets:
+        runtime.check_ready(options.unverified)
     if options.precisions is not None and "litert" not in options.targets:
         raise UserError(f"Expected 'litert' among the targets with precisions; Received: {options.targets}.")
     for name, number in (("top", options.top), ("batching", options.batching), ("version", version)):
@@ -157,7 +166,7 @@ def _with_precisions(options: Options, run: RunFolder | None, network: ExportMod
 
 
 def _write(
-    part: Path, name: str, run: RunFolder | None, network: ExportModel, options: Options
+    part: Path, name: str, run: RunFolder | None, network: ExportModel, options: Options, samples: Samples
 ) -> dict[str, dict[str, Any]]:
     """Writes every form that was asked for, and returns their entries of the model card."""
     formats = {}
@@ -172,6 +181,8 @@ def _write(
             assert run is not None  # `_with_precisions` refuses int8 of a file
             images = representative_pixels(run, network)
         formats["litert"] = _write_litert(part, network, precisions, options.preprocessing, images)
+    if "web" in options.targets:
+        formats["web"] = site.write(part / site.FOLDER, network, samples, options.unverified)
     return formats
 
 

@@ -15,6 +15,8 @@ from training.errors import UserError
 from training.precision import precision
 
 DEFAULT_SIZE = 224  # of networks that take any
+LAST_BLOCK = "inception_5b"  # whose feature maps the main head averages
+FEATURES = "features"  # their name as an output
 
 
 class ExportModel:
@@ -54,10 +56,9 @@ class ExportModel:
         self.net = fold_batchnorm(self.model, keep_aux)
         heads = self.model.spec.heads if keep_aux else ("main",)
         self.outputs = {"probabilities" if head == "main" else head: head for head in heads}
-        self._weights = [
-            [variable.numpy() for variable in part]
-            for part in (self.net.trainable_variables, self.net.non_trainable_variables)
-        ]
+        features = self.net.get_layer(LAST_BLOCK).output
+        self._with_features = keras.Model(self.net.input, {**self.net.output, FEATURES: features})
+        self._weights, self._weights_with_features = _weights(self.net), _weights(self._with_features)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,6 +69,13 @@ class ExportModel:
         # Constants, not variables: stored once whatever calls this, and kernels may pack them once.
         logits, _ = self.net.stateless_call(*self._weights, images, training=False)
         return {name: tf.nn.softmax(logits[head]) for name, head in self.outputs.items()}
+
+    def with_features(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The same, and as "features" the last feature maps, float32 `(batch, rows, columns, channels)`: their mean is
+        what the main head's classifier sees."""
+        found, _ = self._with_features.stateless_call(*self._weights_with_features, images, training=False)
+        heads = {name: tf.nn.softmax(found[head]) for name, head in self.outputs.items()}
+        return heads | {FEATURES: found[FEATURES]}
 
     def of_pixels(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         """The same of float32 pixels on the 0-255 scale, normalized by operations that every converter takes."""
@@ -102,6 +110,10 @@ class ExportModel:
         model = keras.Model(self.model.input, {name: self.model.get_layer(name).output for name in order})
         found = model(normalize(tf.constant(pixels), self.model.spec.pixels), training=False)
         return {name: np.asarray(found[name]) for name in order}
+
+
+def _weights(net: keras.Model) -> list[list[np.ndarray]]:
+    return [[variable.numpy() for variable in part] for part in (net.trainable_variables, net.non_trainable_variables)]
 
 
 def _of_size(model: GoogLeNet, size: int) -> GoogLeNet:

@@ -134,6 +134,8 @@ def _formats(card: dict[str, Any]) -> str:
         lines.append(f"- SavedModel signature `{signature}`: {_ends(ends)}")
     if onnx := card["formats"].get("onnx"):
         lines.append(f"- ONNX, opset {onnx['opset']}, {onnx['layout']}, `image` {onnx['pixels']}: {_ends(onnx)}")
+    if web := card["formats"].get("web"):
+        lines.append(f"- Web page, `{web['page']}`, by {web['runtime']}: serve the folder `web/`, open it in a browser")
     for precision, entry in card["formats"].get("litert", {}).items():
         lines.append(f"- LiteRT {precision}, `{entry['file']}`: `image` float32, {entry['layout']}, {entry['pixels']}")
     lines += [f"- {form} was left out: {why}." for form, why in card.get("refused", {}).items()]

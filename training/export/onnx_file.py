@@ -12,19 +12,23 @@ from training.export.export_model import ExportModel
 OPSET = 18  # the newest that tf2onnx writes
 
 
-def convert(network: ExportModel, nchw: bool = False, preprocessing: bool = False) -> onnx.ModelProto:
+def convert(
+    network: ExportModel, nchw: bool = False, preprocessing: bool = False, features: bool = False
+) -> onnx.ModelProto:
     """The network as a checked ONNX model of `image` to `probabilities` (and "aux1", "aux2" where kept).
 
     Args:
         network: what to convert.
         nchw: whether `image` is `(N, channels, size, size)`, else `(N, size, size, channels)`.
         preprocessing: whether `image` holds pixels on the 0-255 scale, else normalized ones. Float32 either way.
+        features: whether the last feature maps are an output too, of normalized pixels.
 
     Returns:
         The model; its metadata hold the labels, the order of `image` and the pixel convention.
     """
     spec = tf.TensorSpec((None, *network.shape), tf.float32, "image")
-    predict = tf.function(lambda image: (network.of_pixels if preprocessing else network)(image), [spec])
+    function = network.of_pixels if preprocessing else network.with_features if features else network
+    predict = tf.function(lambda image: function(image), [spec])
     model, _ = tf2onnx.convert.from_function(predict, [spec], opset=OPSET, inputs_as_nchw=["image"] if nchw else None)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"

@@ -2,7 +2,7 @@
 
 python training/export/fresh_process FOLDER SAMPLES RESULTS outputs|tensors FORM...
 
-What the files are, and how pixels become their input, is read from the export's own model card. A FORM is "onnx", or a
+What the files are, and how pixels become their input, is read from the export's own model card. A FORM is "onnx", "web", or a
 name such as "savedmodel/serving_default" or "litert/int8". SAMPLES is an .npz file of `pixels` uint8
 `(images, size, size, channels)`, `encoded` (all image files concatenated), their `ends`, and `few`: how many of the
 images the SavedModel and the ONNX file see. RESULTS, an .npz file too, gets "FORM:OUTPUT" for every form, or the value
@@ -12,7 +12,9 @@ of every tensor of a single form for the first two images.
 import functools
 import itertools
 import json
+import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,22 +65,44 @@ def saved_model(folder: Path, card: Card, signature: str, samples: Arrays) -> It
         yield {name: value.numpy() for name, value in given.items() if value.dtype != tf.string}
 
 
-def onnx(folder: Path, card: Card, samples: Arrays) -> Iterator[Arrays]:
+def onnx(folder: Path, card: Card, form: str, samples: Arrays) -> Iterator[Arrays]:
     import onnxruntime
 
-    entry = card["formats"]["onnx"]
+    entry = card["formats"][form]
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # where others use the cores, too
     session = onnxruntime.InferenceSession(folder / entry["file"], options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     for part in batches(int(samples["few"])):
-        yield dict(zip(names, session.run(names, {"image": onnx_input(card, samples["pixels"][part])})))
+        yield dict(zip(names, session.run(names, {"image": onnx_input(card, entry, samples["pixels"][part])})))
 
 
-def onnx_input(card: Card, pixels: np.ndarray) -> np.ndarray:
-    entry = card["formats"]["onnx"]
+def onnx_input(card: Card, entry: Card, pixels: np.ndarray) -> np.ndarray:
     image = network_input(card, pixels, entry["pixels"])
     return image.transpose(0, 3, 1, 2) if entry["layout"] == "NCHW" else image
+
+
+def web(folder: Path, card: Card, samples: Arrays) -> Iterator[Arrays]:
+    """What the page's scripts compute in Node; "of_maps" are the probabilities that its class activation maps add up
+    to."""
+    if not card["formats"]["web"]["verified_in"]:
+        yield from onnx(folder, card, "web", samples)
+        return
+    pixels = samples["pixels"][: int(samples["few"])]
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs, results = Path(scratch, "pixels"), Path(scratch, "results")
+        inputs.write_bytes(pixels.tobytes())
+        script = Path(__file__).resolve().parents[1] / "web" / "run_in_node.mjs"
+        done = subprocess.run(
+            ["node", script, folder / "web", inputs, results], stderr=subprocess.PIPE, text=True, check=False
+        )
+        if done.returncode:
+            lines = [line[:300] for line in done.stderr.splitlines() if "Error" in line]
+            raise RuntimeError(f"Node.js, {(lines or [f'exit status {done.returncode}'])[-1]}")
+        heads = json.loads((folder / "web" / "model.json").read_text("utf-8"))["heads"]
+        names = [head["output"] for head in heads] + ["of_maps"]
+        values = np.frombuffer(results.read_bytes(), "<f4").reshape(len(names), len(pixels), -1)
+    yield dict(zip(names, values))
 
 
 def litert(folder: Path, card: Card, precision: str, samples: Arrays) -> Iterator[Arrays]:
@@ -99,11 +123,12 @@ def litert_run(interpreter: Any, image: np.ndarray) -> Arrays:
 def outputs(folder: Path, card: Card, form: str, samples: Arrays) -> Arrays:
     """{output: array} of one form for all images."""
     kind, _, name = form.partition("/")
-    rows = list(
-        {"savedmodel": saved_model, "litert": litert}[kind](folder, card, name, samples)
-        if name
-        else onnx(folder, card, samples)
-    )
+    if kind == "web":
+        rows = list(web(folder, card, samples))
+    elif kind == "onnx":
+        rows = list(onnx(folder, card, "onnx", samples))
+    else:
+        rows = list({"savedmodel": saved_model, "litert": litert}[kind](folder, card, name, samples))
     return {output: np.concatenate([row[output] for row in rows]) for output in rows[0]}
 
 
@@ -114,7 +139,9 @@ def tensors(folder: Path, card: Card, form: str, samples: Arrays) -> Arrays:
     pixels = samples["pixels"][:2]
     if kind == "savedmodel":
         return saved_model_tensors(folder, network_input(card, pixels, "normalized"))
-    return onnx_tensors(folder, card, pixels) if kind == "onnx" else litert_tensors(folder, card, name, pixels)
+    if kind in ("onnx", "web"):
+        return onnx_tensors(folder, card, kind, pixels)
+    return litert_tensors(folder, card, name, pixels)
 
 
 def saved_model_tensors(folder: Path, images: np.ndarray) -> Arrays:
@@ -134,18 +161,19 @@ def saved_model_tensors(folder: Path, images: np.ndarray) -> Arrays:
     return {tensor.op.name: value.numpy() for tensor, value in zip(computed, values)}
 
 
-def onnx_tensors(folder: Path, card: Card, pixels: np.ndarray) -> Arrays:
+def onnx_tensors(folder: Path, card: Card, form: str, pixels: np.ndarray) -> Arrays:
     import onnx
     import onnxruntime
 
-    model = onnx.load(folder / card["formats"]["onnx"]["file"])
+    entry = card["formats"][form]
+    model = onnx.load(folder / entry["file"])
     names = [name for node in model.graph.node for name in node.output if name]
     model.graph.ClearField("output")
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    values = dict(zip(names, session.run(names, {"image": onnx_input(card, pixels)})))
+    values = dict(zip(names, session.run(names, {"image": onnx_input(card, entry, pixels)})))
     return {name: value.transpose(0, 2, 3, 1) if value.ndim == 4 else value for name, value in values.items()}
 
 
