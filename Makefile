@@ -1,4 +1,5 @@
-# make demo   builds .venv when needed, trains on real digits, evaluates, exports, classifies an image with the export
+# make demo   builds .venv when needed, trains on real digits, evaluates, exports, classifies an image with the export,
+#             and writes a web page of the network, where npm and Node are there
 # make test   builds .venv when needed, then lints, checks types and runs the tests
 # make docs   builds the site into docs/_build/html, runs its examples and every block of its pages
 # make figures   makes the figures of README.md and docs/ anew
@@ -8,6 +9,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 RUN ?= runs/demo
 EXPORT ?= saved_models/demo
+WEB_RUNTIME := training/export/web/onnxruntime/version.txt
 VERSIONS ?= .venv/versions
 VERSION_TESTS ?= tests/inception_v1/test_keras_patches.py tests/training/data/test_orientation.py \
 	tests/training/export/test_onnx_file.py tests/training/export/test_litert.py \
@@ -38,7 +40,13 @@ export SAVE_A_TEST_DIGIT
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
-demo: .venv/installed
+# onnxruntime-web, which web exports need, by npm: what needs it says so where this failed
+$(WEB_RUNTIME): training/export/web/fetch.py | .venv/installed
+	@echo "== fetching onnxruntime-web with npm"
+	@$(BIN)/python -m training.export.web.fetch 2>&1 | tail -n 1
+	@touch -c $@
+
+demo: .venv/installed $(WEB_RUNTIME)
 	@echo "== training GoogLeNet on scikit-learn's handwritten digits"
 	$(BIN)/googlenet train --out $(RUN) --overwrite
 	@echo "== evaluating"
@@ -49,8 +57,11 @@ demo: .venv/installed
 	@echo "== exporting, and classifying it with the export alone"
 	$(BIN)/googlenet export $(RUN) --to savedmodel,onnx,litert --out $(EXPORT)
 	$(BIN)/googlenet predict $(EXPORT) $(RUN)/digit.png
+	@echo "== writing a web page of the network"
+	@$(BIN)/googlenet export $(RUN) --to web --keep-aux --out $(EXPORT)-web || \
+		echo "== there is no web page: see the line above; all else is done"
 
-test: .venv/installed
+test: .venv/installed $(WEB_RUNTIME)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -60,7 +71,7 @@ test: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test,docs]'
 	@touch $@
 
-docs: .venv/installed-docs
+docs: .venv/installed-docs $(WEB_RUNTIME)
 	$(BIN)/cffconvert --validate
 	$(BIN)/sphinx-build -q -W --keep-going -n docs docs/_build/html
 	GOOGLENET_EVERY_BLOCK=1 $(BIN)/pytest tests/docs

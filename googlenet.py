@@ -989,8 +989,8 @@ def _export(command: Export, argv: list[str]) -> None:
     Console().print(parity_table(card))
     if "web" in card["formats"]:
         page = out / str(card["version"]) / "web"
-        command = shlex.join(["python", "-m", "http.server", "--bind", "localhost", "--directory", str(page)])
-        print(f"{command}   # then open http://localhost:8000")
+        server = shlex.join(["python", "-m", "http.server", "--bind", "localhost", "--directory", str(page)])
+        print(f"{server}   # then open http://localhost:8000")
     print(out / str(card["version"]))
 
 

@@ -1,6 +1,8 @@
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 TRAIN = [
     "tensorflow-datasets>=4.9.10",
@@ -33,6 +35,21 @@ INTERPRET = [
     "umap-learn>=0.5.12",  # the layout of an activation atlas
 ]
 ALL = [*TRAIN, *TUNE, *EXPORT, *INTERPRET]
+WEB = Path(__file__).parent / "training" / "export" / "web"
+
+
+class BuildWithWebRuntime(build_py):
+    """Fetches what web exports take of onnxruntime-web, where it is missing, so that a wheel has it."""
+
+    def run(self):
+        fetching = runpy.run_path(str(WEB / "fetch.py"))
+        if not fetching["is_fetched"]():
+            try:
+                fetching["fetch"]()
+            except RuntimeError as error:
+                self.warn(f"{error} Without onnxruntime-web, googlenet export --to web is refused.")
+        super().run()
+
 
 setup(
     name="googlenet-keras",
@@ -41,8 +58,8 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     author="The googlenet-keras maintainers",
-    license_expression="Apache-2.0",
-    license_files=["LICENSE"],
+    license_expression="Apache-2.0 AND MIT",  # MIT: onnxruntime-web in a wheel
+    license_files=["LICENSE", "training/export/web/onnxruntime_license.txt"],
     keywords=["GoogLeNet", "Inception", "Keras", "TensorFlow", "image classification", "ImageNet", "ONNX", "LiteRT"],
     classifiers=[
         "Development Status :: 4 - Beta",
@@ -59,10 +76,12 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["inception_v1*", "training*", "tuning*", "interpretability*"]),
     py_modules=["googlenet"],
+    cmdclass={"build_py": BuildWithWebRuntime},
     package_data={
         "": ["py.typed", "*.pyi"],
         "inception_v1": ["*.txt"],
         "training.report": ["*.jinja"],
+        "training.export.web": ["*.txt", "*.mjs", "page/*", "onnxruntime/**"],
         "tuning.report": ["*.jinja"],
         "interpretability": ["*.jinja"],
     },
@@ -109,6 +128,7 @@ setup(
             "sybil>=9",  # finds the blocks of README and docs/
             "setuptools>=77",  # builds the wheel whose installation is tested
             "twine>=6.1",
+            "playwright>=1.60",  # drives Debian's Chromium on pages of web exports
             "scikit-image>=0.25",  # its photographs
             # the original executors of the published families
             "opencv-python-headless>=4.10.0.84,<5",  # 5 reads no Caffe files, earlier ones no NumPy 2

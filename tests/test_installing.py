@@ -16,6 +16,7 @@ from inception_v1.extras import MODULES, extra
 from tests.helpers import ROOT, wheels
 from tests.oracles import torchvision
 from training.errors import UserError
+from training.export.web import fetch
 
 PACKAGES = ("inception_v1", "training", "tuning", "interpretability")
 PARTS = ("train", "tune", "export", "interpret")
@@ -148,7 +149,14 @@ def test_the_distributions_are_fit_for_an_index_and_licensed(distributions):
         files = {name.partition("/")[2]: name for name in archive.namelist()}
         metadata = archive.read(files["METADATA"]).decode()
         assert archive.read(files["licenses/LICENSE"]) == (ROOT / "LICENSE").read_bytes()
-    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+        assert b"Microsoft" in archive.read(files["licenses/training/export/web/onnxruntime_license.txt"])
+        page = {name for name in archive.namelist() if name.startswith("training/export/web/")}
+    assert "\nLicense-Expression: Apache-2.0 AND MIT\n" in metadata
+    assert {f"training/export/web/{name}" for name in ("page/index.html", "page/app.js", "run_in_node.mjs")} < page
+    if fetch.is_fetched():
+        built = {path.relative_to(ROOT).as_posix() for path in fetch.FOLDER.rglob("*") if path.is_file()}
+        assert len(built) > 20
+        assert built < page
     assert {"py.typed", "__init__.pyi", "imagenet_classes.txt"} <= {Path(name).name for name in files.values()}
 
 

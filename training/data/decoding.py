@@ -82,8 +82,18 @@ def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
     turned = orientation(encoded)  # of the whole file: a frame alone has no EXIF
     animated = starts(encoded, 0, b"GIF8") | starts(encoded, 8, b"WEBPVP8X")
     encoded = tf.cond(animated, lambda: first_frame(encoded), lambda: encoded)
-    image = tf.io.decode_image(bounded(encoded), channels=3, expand_animations=False)
+    encoded = bounded(encoded)
+    image = tf.cond(tf.io.is_jpeg(encoded), lambda: _decode_jpeg(encoded), lambda: _decode_other(encoded))
     return upright(tf.ensure_shape(image, (None, None, 3)), turned)
+
+
+def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    """As Pillow and browsers decode it; TensorFlow's default, a faster transform, differs from them by up to 13."""
+    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
 def bounded(encoded: tf.Tensor, shape: tf.Tensor | None = None) -> tf.Tensor:

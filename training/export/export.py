@@ -120,7 +120,12 @@ def _checked_targets(to: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_options(options: Options, version: int | None) -> None:
-    for target, option in (("savedmodel", "float_only"), ("savedmodel", "batching"), ("onnx", "nchw"), ("web", "unverified")):
+    for target, option in (
+        ("savedmodel", "float_only"),
+        ("savedmodel", "batching"),
+        ("onnx", "nchw"),
+        ("web", "unverified"),
+    ):
         if getattr(options, option) and target not in options.targets:
             raise UserError(f"Expected {target!r} among the targets with {option}; Received: {options.targets}.")
     if "web" in options.targets:

@@ -38,7 +38,7 @@ def test_every_kind_of_image_gives_the_pixels_that_pillow_decodes(kind):
     in_pipeline = next(iter(tf.data.Dataset.from_tensors(data).map(decoding.decode_pixels))).numpy()
     np.testing.assert_array_equal(pixels, in_pipeline)
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) if kind != "16 bits" else 40
-    np.testing.assert_allclose(pixels.astype(int), np.broadcast_to(expected, (37, 53, 3)), atol=4)
+    np.testing.assert_allclose(pixels.astype(int), np.broadcast_to(expected, (37, 53, 3)), atol=0)
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def png(exif, name=b"eXIf", length=None):
 
 
 def by_pillow(data):
-    """TensorFlow's pixels, as Pillow turns them by the EXIF that it reads."""
-    stored = Image.fromarray(tf.io.decode_image(data, channels=3, expand_animations=False).numpy())
+    """Pillow's pixels, turned by the EXIF that it reads."""
+    stored = Image.open(io.BytesIO(data)).convert("RGB")
     stored.getexif().update(Image.open(io.BytesIO(data)).getexif())
     return np.asarray(ImageOps.exif_transpose(stored))
 

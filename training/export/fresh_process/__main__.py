@@ -2,11 +2,11 @@
 
 python training/export/fresh_process FOLDER SAMPLES RESULTS outputs|tensors FORM...
 
-What the files are, and how pixels become their input, is read from the export's own model card. A FORM is "onnx", "web", or a
-name such as "savedmodel/serving_default" or "litert/int8". SAMPLES is an .npz file of `pixels` uint8
+What the files are, and how pixels become their input, is read from the export's own model card. A FORM is "onnx",
+"web", or a name such as "savedmodel/serving_default" or "litert/int8". SAMPLES is an .npz file of `pixels` uint8
 `(images, size, size, channels)`, `encoded` (all image files concatenated), their `ends`, and `few`: how many of the
-images the SavedModel and the ONNX file see. RESULTS, an .npz file too, gets "FORM:OUTPUT" for every form, or the value
-of every tensor of a single form for the first two images.
+images the SavedModel, the ONNX file and the page see. RESULTS, an .npz file too, gets "FORM:OUTPUT" for every form, or
+the value of every tensor of a single form for the first two images.
 """
 
 import functools

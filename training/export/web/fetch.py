@@ -117,5 +117,5 @@ def _unpack(content: bytes, package: Package, folder: Path) -> None:
             target.write_bytes(stream.read())
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not is_fetched():
     fetch()

@@ -160,4 +160,4 @@ def _facts(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{where}",
     )
     yield "Runs on", f"{web['runtime']}, WebAssembly"
-    yield "Exported", f"{card['made']} from {card['source']}, version {card['version']}"
+    yield "Exported", f"{card['made']}, version {card['version']}"

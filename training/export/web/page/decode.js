@@ -1,5 +1,6 @@
 // Image files to pixels, by the browser's decoders.
 
+import { uprightMatrix } from "./exif.js";
 import { Refusal, readImageFile } from "./image_file.js";
 import { centerSquare } from "./preprocess.js";
 
@@ -18,11 +19,11 @@ const LARGE_FACTOR = 4; // times the network's
  * @throws {Refusal} where there is no such image.
  */
 export async function decodedSquare(file, size) {
-  const { kind, width, height, parts } = await readImageFile(new Uint8Array(await file.arrayBuffer()));
+  const { kind, width, height, orientation, parts } = await readImageFile(new Uint8Array(await file.arrayBuffer()));
   if (width * height > MOST_PIXELS) {
     throw new Refusal(`Expected an image of at most 8,192 x 8,192 pixels; Received: ${width} x ${height}.`);
   }
-  const options = { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" };
+  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
   if (width * height > LARGE) {
     const shorter = Math.max(LARGE_SIDE, LARGE_FACTOR * size);
     const factor = Math.min(1, shorter / Math.min(width, height));
@@ -35,20 +36,20 @@ export async function decodedSquare(file, size) {
     throw new Refusal(`Expected an image that this browser can decode; Received: a damaged ${kind} file.`);
   }
   try {
-    return squareOf(bitmap);
+    return squareOf(bitmap, orientation);
   } finally {
     bitmap.close();
   }
 }
 
-/**
- * The center square of anything that a canvas can draw.
- *
- * @param {ImageBitmap|OffscreenCanvas} bitmap - the image.
- */
-function squareOf(bitmap) {
-  const { left, top, side } = centerSquare(bitmap.width, bitmap.height);
+/** The center square of a stored image as it is upright. */
+function squareOf(bitmap, orientation) {
+  const { width, height } = bitmap;
+  const { left, top, side } = orientation >= 5 ? centerSquare(height, width) : centerSquare(width, height);
   const context = new OffscreenCanvas(side, side).getContext("2d", { willReadFrequently: true });
-  context.drawImage(bitmap, left, top, side, side, 0, 0, side, side);
+  const [a, b, c, d, e, f] = uprightMatrix(orientation, width, height);
+  context.imageSmoothingEnabled = false;
+  context.setTransform(a, b, c, d, e - left, f - top);
+  context.drawImage(bitmap, 0, 0);
   return { rgba: context.getImageData(0, 0, side, side).data, side };
 }

@@ -1,6 +1,8 @@
-// What a file holds, before a browser decodes it: its kind, its size, whether it is whole; and the same image without
-// transparency and without further frames, as evaluation decodes it. A canvas keeps no color where alpha is 0.
+// What a file holds, before a browser decodes it: its kind, size and orientation, and whether it is whole; and the same
+// image without EXIF, transparency and further frames, so that all browsers decode it as evaluation does. A canvas keeps
+// no color where alpha is 0.
 
+import { orientationOf } from "./exif.js";
 import { chunksOf, opaquePng } from "./png.js";
 
 /** Why an image cannot be read, in one sentence for the page. */
@@ -29,8 +31,9 @@ const OTHERS = [
  * An image file as the browser is to decode it.
  *
  * @param {Uint8Array} bytes - of the file.
- * @returns {Promise<{kind: string, width: number, height: number, parts: BlobPart[]}>} its kind, the size that its
- *   header declares, and a file with the same upright pixels, of its first frame alone and opaque where possible.
+ * @returns {Promise<{kind: string, width: number, height: number, orientation: number, parts: BlobPart[]}>} its kind,
+ *   the size that its header declares, how it is stored (1 to 8), and a file with the stored pixels of its first frame,
+ *   opaque where possible.
  * @throws {Refusal} where it is no whole image.
  */
 export async function readImageFile(bytes) {
@@ -43,7 +46,7 @@ export async function readImageFile(bytes) {
   if (!(found.width > 0 && found.height > 0)) {
     throw new Refusal(`Expected a ${kind} image with pixels; Received: one without.`);
   }
-  return { kind, ...found };
+  return { kind, orientation: orientationOf(found.exif), ...found };
 }
 
 /** What a file is that is no image, in words. */
@@ -59,9 +62,10 @@ function otherKind(bytes) {
   return isText ? "text" : "a file of another kind";
 }
 
-/** Walks from marker to marker (ITU T.81, annex B) to the end of the image. */
+/** Walks from marker to marker (ITU T.81, annex B) to the end of the image; EXIF is left out. */
 function readJpeg(bytes, early) {
-  let [at, width, height] = [2, 0, 0];
+  let [at, kept, width, height, exif] = [2, 0, 0, 0, null];
+  const parts = [];
   while (at < bytes.length) {
     while (bytes[at] === 0xff && bytes[at + 1] === 0xff) {
       at += 1; // fill bytes
@@ -70,19 +74,22 @@ function readJpeg(bytes, early) {
     if (bytes[at] !== 0xff || marker === 0xd9) {
       break;
     }
+    const standsAlone = marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8);
+    const next = at + (standsAlone ? 2 : 2 + big(bytes, at + 2, 2));
     if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) {
       [height, width] = [big(bytes, at + 5, 2), big(bytes, at + 7, 2)];
     }
-    const standsAlone = marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8);
-    at += standsAlone ? 2 : 2 + big(bytes, at + 2, 2);
-    if (marker === 0xda) {
-      at = afterScan(bytes, at);
+    if (marker === 0xe1 && text(bytes, at + 4, 6) === "Exif\0\0") {
+      exif ??= bytes.subarray(at + 4, next);
+      parts.push(bytes.subarray(kept, at));
+      kept = next;
     }
+    at = marker === 0xda ? afterScan(bytes, next) : next;
   }
   if (bytes[at] !== 0xff || bytes[at + 1] !== 0xd9) {
     throw new Refusal(early);
   }
-  return { width, height, parts: [bytes] };
+  return { width, height, exif, parts: [...parts, bytes.subarray(kept)] };
 }
 
 /** The next marker behind the compressed data of a scan. */
@@ -107,17 +114,17 @@ async function readPng(bytes, early) {
     throw new Refusal(early);
   }
   const [width, height] = [big(bytes, 16, 4), big(bytes, 20, 4)];
-  return { width, height, parts: await opaquePng(bytes, chunks, width, height, () => new Refusal(early)) };
+  const before = chunks.slice(0, chunks.findIndex(({ name }) => name === "IDAT"));
+  const exif = before.find(({ name }) => name === "eXIf");
+  const parts = await opaquePng(bytes, chunks, width, height, () => new Refusal(early));
+  return { width, height, exif: exif && bytes.subarray(exif.start + 8, exif.end - 4), parts };
 }
 
-/** Cuts a GIF (GIF89a specification) behind its first frame, which gets no transparent color. */
+/** Cuts a GIF (GIF89a specification) behind its first frame. Transparent pixels are black, as evaluation has them. */
 function readGif(bytes, early) {
   const out = bytes.slice();
   let at = 13 + colorTable(bytes[10]);
   while (bytes[at] === 0x21) {
-    if (bytes[at + 1] === 0xf9) {
-      out[at + 3] &= 0xfe;
-    }
     at = afterBlocks(bytes, at + 2);
   }
   const end = afterBlocks(bytes, at + 11 + colorTable(bytes[at + 9]));
@@ -142,7 +149,7 @@ function afterBlocks(bytes, at) {
   return at + 1;
 }
 
-/** Chunks of a WebP (RFC 9649): without those of transparency, and of an animation the first frame alone. */
+/** Chunks of a WebP (RFC 9649): without those of EXIF and transparency, and of an animation the first frame alone. */
 function readWebp(bytes, early) {
   const chunks = webpChunks(bytes, 12, early);
   const frame = chunks.find(({ name }) => name === "ANMF");
@@ -151,16 +158,25 @@ function readWebp(bytes, early) {
   if (!image) {
     throw new Refusal(early);
   }
-  const kept = frame ? [image] : chunks.filter(({ name }) => name !== "ALPH");
+  const kept = frame ? [image] : chunks.filter(({ name }) => name !== "ALPH" && name !== "EXIF");
   const parts = kept.map(({ start, end }) => bytes.slice(start, end));
   for (const part of parts) {
     const name = text(part, 0, 4);
-    part[name === "VP8X" ? 8 : 12] &= name === "VP8X" || name === "VP8L" ? 0xef : 0xff; // their bit of alpha
+    if (name === "VP8X") {
+      part[8] &= 0xe7; // no alpha, no EXIF
+    } else if (name === "VP8L") {
+      part[12] &= 0xef; // no alpha
+    }
   }
   const size = 4 + parts.reduce((sum, part) => sum + part.length, 0);
   const start = new TextEncoder().encode("RIFF....WEBP");
   new DataView(start.buffer).setUint32(4, size, true);
-  return { ...webpSize(bytes, image), parts: [start, ...parts] };
+  const exif = chunks.find(({ name }) => name === "EXIF");
+  return {
+    ...webpSize(bytes, image),
+    exif: exif && bytes.subarray(exif.start + 8, exif.start + 8 + little(bytes, exif.start + 4, 4)),
+    parts: [start, ...parts],
+  };
 }
 
 function webpChunks(bytes, at, early) {

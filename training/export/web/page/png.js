@@ -1,8 +1,8 @@
-// PNG files (RFC 2083) without transparency: the colors beneath it stay as they are.
+// PNG files (RFC 2083) without transparency, whose colors stay as they are, and without EXIF and further frames.
 
 const SIGNATURE = 8; // bytes
 const MOST_PIXELS = 2 ** 24; // of images whose alpha is rewritten: larger ones would take seconds
-const TRANSPARENCY = ["tRNS", "acTL", "fcTL", "fdAT"]; // and frames behind the image
+const LEFT_OUT = ["tRNS", "eXIf", "acTL", "fcTL", "fdAT"]; // transparency, EXIF, and frames behind the image
 const PASSES = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
 
 /** The chunks of a file as far as they are whole: name, and where they start and end. */
@@ -31,7 +31,7 @@ export function chunksOf(bytes) {
  */
 export async function opaquePng(bytes, chunks, width, height, refusal) {
   const [depth, colorType, interlaced] = [bytes[24], bytes[25], bytes[28] === 1];
-  const kept = chunks.filter(({ name }) => !TRANSPARENCY.includes(name));
+  const kept = chunks.filter(({ name }) => !LEFT_OUT.includes(name));
   const parts = (some) => some.map(({ start, end }) => bytes.subarray(start, end));
   if ((colorType !== 4 && colorType !== 6) || width * height > MOST_PIXELS) {
     return [bytes.subarray(0, SIGNATURE), ...parts(kept)];

@@ -7,6 +7,8 @@ const TITLES = { main: "Main head", aux1: "Auxiliary head 1 (block 4a)", aux2: "
 
 const element = (id) => document.getElementById(id);
 
+const percent = (probability) => `${(100 * probability).toFixed(2)} %`;
+
 /** The part of the page that shows predictions; the newest image wins. */
 export class Results {
   #network;
@@ -44,6 +46,9 @@ export class Results {
       const found = await this.#network.ask(image);
       if (number === this.#newest) {
         this.#present(found, name);
+        if ("file" in image) {
+          element("result").scrollIntoView({ block: "nearest" });
+        }
       }
     } catch (error) {
       if (number === this.#newest) {
@@ -56,6 +61,7 @@ export class Results {
   refuse(reason, name = "") {
     element("error").hidden = false;
     element("error").textContent = name ? `${name}: ${reason}` : reason;
+    element("status").textContent = "";
     element("prediction").hidden = true;
     element("nothing").hidden = true;
   }
@@ -68,7 +74,10 @@ export class Results {
     element("error").hidden = element("nothing").hidden = true;
     element("prediction").hidden = false;
     element("time").textContent = this.#timeInWords(found.milliseconds);
-    this.#showMap(this.#best(found.heads[0].probabilities)[0]);
+    const { probabilities } = found.heads[0];
+    const [best] = this.#best(probabilities);
+    element("status").textContent = `${name}: ${this.#model.classes[best]}, ${percent(probabilities[best])}`;
+    this.#showMap(best);
   }
 
   #timeInWords({ network, prepare }) {
@@ -105,7 +114,7 @@ export class Results {
     });
     bar.style.width = `${100 * probability}%`;
     name.textContent = this.#model.classes[label];
-    number.textContent = `${(100 * probability).toFixed(2)} %`;
+    number.textContent = percent(probability);
     button.type = "button";
     button.dataset.label = label;
     button.append(bar, name, number);
@@ -128,7 +137,7 @@ export class Results {
     element("shown").setAttribute("aria-label", isShown ? `Class activation map of ${className} over ${name}` : name);
     element("caption").textContent = isShown
       ? `${name}. Red speaks for ${className}, blue against it: by the main head, whose logit is the mean of the map ` +
-        `plus the class's bias, ${map.logit.toFixed(2)}.`
+        `(${map.rows} x ${map.columns}) plus the class's bias, ${map.logit.toFixed(2)}.`
       : name;
     element("class").value = map.label;
     for (const button of element("heads").querySelectorAll("button")) {
