@@ -73,6 +73,8 @@ test: .venv/installed $(WEB_RUNTIME)
 
 docs: .venv/installed-docs $(WEB_RUNTIME)
 	$(BIN)/cffconvert --validate
+	@echo "== writing the web page of a digits run, which the site embeds"
+	$(BIN)/python docs/scripts/web_page.py
 	$(BIN)/sphinx-build -q -W --keep-going -n docs docs/_build/html
 	GOOGLENET_EVERY_BLOCK=1 $(BIN)/pytest tests/docs
 	@echo "== open docs/_build/html/index.html"

@@ -14,6 +14,7 @@ MODULES = {  # of this package
     "predict": "predict",
     "growth": "growth",
     "rendering": "rendering",
+    "web": "web",
     "gpu": "gpu",
     "slim": "slim",
 }

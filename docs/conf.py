@@ -12,7 +12,9 @@ from myst_nb.core import render
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "scripts")]
+import web_page  # noqa: E402
+
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # what examples call
 os.environ["PYTHONPATH"] = str(ROOT)
 os.environ |= {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
@@ -29,6 +31,7 @@ html_theme = "furo"
 html_title = f"GoogLeNet for Keras {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_extra_path = ["_generated/site"]  # the page of docs/scripts/web_page.py
 templates_path: list[str] = []
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
@@ -88,6 +91,12 @@ def write_commands(app: Sphinx) -> None:
     (folder / "commands.md").write_text("\n".join(parts), "utf-8")
 
 
+def check_web_page(app: Sphinx) -> None:
+    """Sees to it that there is something at the place of the page that the site embeds."""
+    if not (web_page.PAGE / "index.html").is_file():
+        web_page.write_text_page("make docs writes it.")
+
+
 def show_marks(app: Sphinx, document: str, source: list[str]) -> None:
     """Shows how the tests run a block: the comments above blocks, which Markdown hides."""
 
@@ -100,4 +109,5 @@ def show_marks(app: Sphinx, document: str, source: list[str]) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", write_commands)
+    app.connect("builder-inited", check_web_page)
     app.connect("source-read", show_marks)

@@ -1,0 +1,56 @@
+"""Writes the page of a digits run for the site, into docs/_generated/site/digits: python docs/scripts/web_page.py
+
+The run of `make demo` is taken where it is there, and else one is trained, once. Where onnxruntime-web or Node is
+missing, the page says so.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "_generated"
+PAGE = FOLDER / "site" / "digits"
+TEXT = (
+    "<!doctype html><html lang=en><meta charset=utf-8><title>No page</title><p>This site was built without the page: {}"
+)
+
+
+def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    from training.errors import UserError
+
+    try:
+        _write_page()
+    except UserError as error:
+        write_text_page(str(error))
+
+
+def write_text_page(reason: str) -> None:
+    """A page that says why there is no other."""
+    import html
+
+    PAGE.mkdir(parents=True, exist_ok=True)
+    (PAGE / "index.html").write_text(TEXT.format(html.escape(reason)), "utf-8")
+
+
+def _write_page() -> None:
+    from training.export.web import runtime
+
+    runtime.check_ready(unverified=False)
+    import googlenet
+    from training.export.export import export
+
+    run = next((run for run in (ROOT / "runs" / "demo", FOLDER / "run") if (run / "metrics.json").is_file()), None)
+    if run is None:
+        run = FOLDER / "run"
+        assert googlenet.main(["train", "--out", str(run), "--overwrite"]) == 0
+    shutil.rmtree(FOLDER / "digits", ignore_errors=True)
+    export(run, FOLDER / "digits", to="web", keep_aux=True)
+    shutil.rmtree(PAGE, ignore_errors=True)
+    PAGE.parent.mkdir(exist_ok=True)
+    shutil.move(FOLDER / "digits" / "1" / "web", PAGE)
+
+
+if __name__ == "__main__":
+    main()
