@@ -22,15 +22,13 @@ from tests.helpers.images import BOMBS, READABLE, encode
 from tests.helpers.runs import save_run
 from training.data.decoding import decode
 from training.errors import VerificationError
+from training.export import export as exports
 from training.export import verification
-from training.export.export import export
-from training.export.export_model import ExportModel
-from training.export.samples import COMPARED, comparison_samples
 from training.export.web import runtime
-from training.run_folder import RunFolder
 from training.trained_network import read_trained
 
 PAGE = ROOT / "training" / "export" / "web" / "page"
+SIDE = 64  # pixels of the network's images, whose last feature maps have 2x2 places
 MOST_BYTES = 16_000_000  # beside the model
 HOSTILE_CLASS = "<img src=x onerror=\"alert('x')\">"
 
@@ -130,21 +128,32 @@ def odd_images():
 
 
 @pytest.fixture(scope="module")
-def web_page(tmp_path_factory, data_dir):
-    """A run on digits with auxiliary heads, the folder of its page, and the model card. One class name is HTML."""
-    root = tmp_path_factory.mktemp("web")
-    run = save_run(root / "run", data_dir, test_split="test[:64]")
+def exported_page(tmp_path_factory, data_dir):
+    """See `web_page` and `verified`."""
+    root, verified, verify = tmp_path_factory.mktemp("web"), [], exports.verify
+
+    def remember(folder, *arguments):
+        verified[:] = arguments[1:]
+        return verify(folder, *arguments)
+
+    run = save_run(root / "run", data_dir, test_split="test[:64]", image_size=SIDE)
     names = [HOSTILE_CLASS, *map(str, range(1, 10))]
-    card = export(run, root / "page", to="web", keep_aux=True, class_names=names)
-    return run, root / "page" / "1", card
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exports, "verify", remember)
+        card = exports.export(run, root / "page", to="web", keep_aux=True, class_names=names)
+    return (run, root / "page" / "1", card), verified
 
 
 @pytest.fixture(scope="module")
-def samples(web_page):
-    """What the page was exported from, and the images on which it is compared."""
-    run = RunFolder(web_page[0])
-    network = ExportModel(run.model(), run.classes(), keep_aux=True)
-    return network, comparison_samples(run, network, COMPARED)
+def web_page(exported_page):
+    """A run on digits with auxiliary heads, the folder of its page, and the model card. One class name is HTML."""
+    return exported_page[0]
+
+
+@pytest.fixture(scope="module")
+def verified(exported_page):
+    """What the page was exported from, and the images on which it was compared."""
+    return exported_page[1]
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +181,9 @@ def network(web_page):
 
 def expected(network, pixels):
     """{head: probabilities} of the Keras model."""
-    found = network(normalize(np.reshape(pixels, (1, 32, 32, 1)).astype("uint8"), network.spec.pixels), training=False)
+    found = network(
+        normalize(np.reshape(pixels, (1, SIDE, SIDE, 1)).astype("uint8"), network.spec.pixels), training=False
+    )
     return {head: np.asarray(values)[0] for head, values in found.items()}
 
 
@@ -219,11 +230,11 @@ def test_examples_are_test_images_of_many_classes(web_page):
     assert {example["label"] for example in known["examples"]} == set(range(10))
     assert known["drawing"] == {"pixels": 8, "paper": 0, "ink": 255}
     for example in known["examples"]:
-        assert Image.open(folder / "web" / example["file"]).size == (32, 32)
+        assert Image.open(folder / "web" / example["file"]).size == (SIDE, SIDE)
 
 
 @pytest.mark.parametrize(("change", "value"), [("maps", None), ("std", [1.01])])
-def test_a_page_that_computes_something_else_is_refused(web_page, samples, tmp_path, monkeypatch, change, value):
+def test_a_page_that_computes_something_else_is_refused(web_page, verified, tmp_path, monkeypatch, change, value):
     """Its maps, since they begin at another place of the file, or its probabilities."""
     _, folder, card = web_page
     shutil.copytree(folder, tmp_path / "1")
@@ -233,7 +244,7 @@ def test_a_page_that_computes_something_else_is_refused(web_page, samples, tmp_p
     write_json(tmp_path / "1" / "web" / "model.json", known)
     monkeypatch.setattr(verification, "_first_difference", lambda *arguments: "somewhere")
     with pytest.raises(VerificationError, match=r"Expected web to agree .*probabilities within 0\.0001"):
-        verification.verify(tmp_path / "1", card, *samples)
+        verification.verify(tmp_path / "1", card, *verified)
 
 
 def test_without_node_a_page_is_refused_unless_it_may_stay_unverified(web_page, tmp_path, monkeypatch, capsys):
@@ -265,7 +276,7 @@ def test_a_file_gets_the_networks_prediction_and_its_exact_map(visit, network):
     content = encode(Image.fromarray(DIGIT), "PNG")
     message = visit.give("digit.png", content)
     numbers = visit.numbers()
-    pixels = decode(tf.constant(content), 32, 1).numpy()
+    pixels = decode(tf.constant(content), SIDE, 1).numpy()
     np.testing.assert_allclose(np.reshape(numbers["pixels"], pixels.shape), pixels, atol=1)
     check_numbers(numbers, network)
     best = int(np.argmax(numbers["heads"]["main"]))
@@ -277,7 +288,7 @@ def test_a_file_gets_the_networks_prediction_and_its_exact_map(visit, network):
     for label in (best, (best + 3) % 10):  # the best class, and one that is chosen
         visit.page.select_option("#class", str(label))
         found = visit.numbers()["map"]
-        images = np.reshape(numbers["pixels"], (1, 32, 32, 1)).astype("uint8")
+        images = np.reshape(numbers["pixels"], (1, SIDE, SIDE, 1)).astype("uint8")
         exact, logit = class_activation_map(network, images, label)
         values = np.reshape(found["values"], (found["rows"], found["columns"]))
         np.testing.assert_allclose(values, exact, atol=1e-4 * np.abs(exact).max())
@@ -285,11 +296,9 @@ def test_a_file_gets_the_networks_prediction_and_its_exact_map(visit, network):
         colors = visit.page.evaluate(
             "() => [...document.getElementById('shown').getContext('2d').getImageData(0, 0, 224, 224).data]"
         )
-        red = np.reshape(colors, (224, 224, 4)).astype(int)
-        centers = red[:: 224 - 1, :: 224 - 1]  # the corners, where the map is not interpolated
-        signs = np.sign(values[:: values.shape[0] - 1 or 1, :: values.shape[1] - 1 or 1])
-        seen = np.sign(centers[..., 0] - centers[..., 2])
-        assert (seen == signs).all()
+        corners = np.reshape(colors, (224, 224, 4)).astype(int)[::223, ::223]  # where the map is not interpolated
+        assert values.shape == (2, 2)
+        assert (np.sign(corners[..., 0] - corners[..., 2]) == np.sign(values)).all()
     row = shown.first.locator("button").nth(1)
     row.click()
     assert row.get_attribute("aria-pressed") == "true"
@@ -310,9 +319,9 @@ def test_a_drawing_is_classified_as_the_network_sees_it(visit, network):
     assert visit.next_message(before).startswith("the drawing: ")
     numbers = visit.numbers()
     check_numbers(numbers, network)
-    drawn = np.reshape(numbers["pixels"], (32, 32))
-    assert drawn[5:8, 12:20].min() > 150  # the upper line
-    assert drawn[24:, :6].max() < 60  # paper
+    drawn = np.reshape(numbers["pixels"], (SIDE, SIDE))
+    assert drawn[10:16, 24:40].min() > 150  # the upper line
+    assert drawn[48:, :12].max() < 60  # paper
 
 
 def test_all_works_by_keyboard(visit, network):
@@ -329,9 +338,9 @@ def test_all_works_by_keyboard(visit, network):
     for key in ("Space", *["ArrowDown"] * 12, "Space"):
         page.keyboard.press(key)
     assert visit.next_message(before).startswith("the drawing: ")
-    drawn = np.reshape(visit.numbers()["pixels"], (32, 32))
-    assert drawn[8:18, 14:18].min() > 100
-    assert drawn[:, :6].max() < 30
+    drawn = np.reshape(visit.numbers()["pixels"], (SIDE, SIDE))
+    assert drawn[16:36, 28:36].min() > 100
+    assert drawn[:, :12].max() < 30
     example = page.locator("#examples-list button").nth(2)
     example.focus()
     before = visit.message()
@@ -399,8 +408,8 @@ def test_a_photograph_of_30_megapixels_is_scaled_and_read(visit):
     large = PHOTOGRAPHS[0].resize((6400, 4800))
     content = encode(large, "JPEG", quality=60)
     assert visit.give("large.jpg", content).startswith("large.jpg: ")
-    found = np.reshape(visit.numbers()["pixels"], (32, 32))
-    expected_pixels = decode(tf.constant(content), 32, 1).numpy()[..., 0].astype(int)
+    found = np.reshape(visit.numbers()["pixels"], (SIDE, SIDE))
+    expected_pixels = decode(tf.constant(content), SIDE, 1).numpy()[..., 0].astype(int)
     assert np.abs(found - expected_pixels).mean() < 2  # the browser's own scaling came first
 
 

@@ -9,6 +9,20 @@ const element = (id) => document.getElementById(id);
 
 const percent = (probability) => `${(100 * probability).toFixed(2)} %`;
 
+/** How to read a map. */
+function captionOf({ rows, columns, logit }, className, hasPlaces) {
+  if (!hasPlaces) {
+    return (
+      `The last feature maps of this network have one place, so that its class activation maps tell how much speaks ` +
+      `for ${className} and not where: the logit of the main head is ${logit.toFixed(2)}.`
+    );
+  }
+  return (
+    `Red speaks for ${className}, blue against it: by the main head, whose logit is the mean of the map ` +
+    `(${rows} x ${columns}) plus the class's bias, ${logit.toFixed(2)}.`
+  );
+}
+
 /** The part of the page that shows predictions; the newest image wins. */
 export class Results {
   #network;
@@ -132,13 +146,11 @@ export class Results {
   #draw() {
     const { name, pixels, map } = this.#found;
     const isShown = element("with-map").checked;
-    drawImage(element("shown"), pixels, this.#model, isShown ? map : null);
+    const hasPlaces = map.values.length > 1;
+    drawImage(element("shown"), pixels, this.#model, isShown && hasPlaces ? map : null);
     const className = this.#model.classes[map.label];
     element("shown").setAttribute("aria-label", isShown ? `Class activation map of ${className} over ${name}` : name);
-    element("caption").textContent = isShown
-      ? `${name}. Red speaks for ${className}, blue against it: by the main head, whose logit is the mean of the map ` +
-        `(${map.rows} x ${map.columns}) plus the class's bias, ${map.logit.toFixed(2)}.`
-      : name;
+    element("caption").textContent = isShown ? `${name}. ${captionOf(map, className, hasPlaces)}` : name;
     element("class").value = map.label;
     for (const button of element("heads").querySelectorAll("button")) {
       button.setAttribute("aria-pressed", String(Number(button.dataset.label) === map.label));
