@@ -339,7 +339,7 @@ class Export:
     preprocessing: bool = False
     """ONNX and LiteRT: take pixels on the 0-255 scale instead of normalized ones."""
     precisions: tuple[Literal["float32", "float16", "dynamic", "int8"], ...] | None = None
-    """LiteRT: precisions to write; none: all that the network allows."""
+    """LiteRT and ONNX: precisions to write, of ONNX beside float32; none: all of LiteRT that the network allows."""
     unverified: bool = False
     """Web: write the page without running it in Node.js, which otherwise must be installed."""
     classes: Path | None = None

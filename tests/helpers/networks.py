@@ -10,6 +10,7 @@ from tests.helpers.images import patch_images
 
 def trained_network(variant, **arguments):
     """A network as if trained: its normalizations fit images, and its main logits differ by about 1 between them."""
+    keras.utils.set_random_seed(0)  # a fixture of a module is made before that of each test sets it
     arguments = {"input_shape": (63, 64, 3), "classes": 7, "width_multiplier": 0.1, "aux": False} | arguments
     model, random = build_googlenet(variant, **arguments), np.random.default_rng(0)
     images = normalize(patch_images(32, *model.spec.input_shape), model.spec.pixels)

@@ -15,8 +15,9 @@ import tensorflow as tf
 from inception_v1.atomic_files import atomic_folder, check_folder, write_text
 from inception_v1.spec import check_choice
 from training.errors import UserError
-from training.export import litert, model_card, onnx_file, savedmodel
+from training.export import litert, model_card, onnx_file, onnx_precisions, savedmodel
 from training.export.export_model import ExportModel
+from training.export.precisions import Precisions, choose_precisions
 from training.export.samples import COMPARED, SCORED, Samples, comparison_samples, representative_pixels
 from training.export.verification import verify
 from training.export.web import runtime, site
@@ -72,7 +73,8 @@ def export(
         batching: largest batch that TF Serving may form from several requests; None writes no batching parameters.
         nchw: whether the ONNX file takes `(N, channels, size, size)`.
         preprocessing: whether the ONNX and LiteRT files take pixels on the 0-255 scale, not normalized ones.
-        precisions: of LiteRT, of `litert.PRECISIONS`; None for all that the network allows.
+        precisions: of LiteRT, of `litert.PRECISIONS`, and of ONNX (`onnx_precisions.PRECISIONS`) beside float32, which
+            `model.onnx` always has; None for all of LiteRT that the network allows, and float32 ONNX.
         unverified: whether the page is written without being run in Node.js, which otherwise must be installed.
         class_names: in label order; None for those of the run or file.
         version: a positive integer; None for the next free one.
@@ -91,14 +93,14 @@ def export(
     folder, name = Path(out), Path(os.path.abspath(out)).name  # also of "." and ".."
     _check_place(folder, version)
     run, network = _read(source, class_names, keep_aux)
-    options, refused = _with_precisions(options, run, network)
-    samples = comparison_samples(run, network, SCORED if options.precisions else COMPARED)
+    chosen = choose_precisions(options.targets, options.precisions, network.model.spec, of_run=run is not None)
+    samples = comparison_samples(run, network, SCORED if chosen.scored else COMPARED)
     with _alone(folder):
         version = version or _next_version(folder)
         with atomic_folder(folder / str(version)) as part:
-            card = model_card.begin_card(str(source), name, version, run, network) | {"refused": refused}
+            card = model_card.begin_card(str(source), name, version, run, network) | {"refused": chosen.refused}
             with _as_os_error():
-                card["formats"] = _write(part, name, run, network, options, samples)
+                card["formats"] = _write(part, name, run, network, options, chosen, samples)
             _write_card(part, card)
             card |= verify(part, card, network, samples)
             if "web" in options.targets:
@@ -130,8 +132,8 @@ def _check_options(options: Options, version: int | None) -> None:
             raise UserError(f"Expected {target!r} among the targets with {option}; Received: {options.targets}.")
     if "web" in options.targets:
         runtime.check_ready(options.unverified)
-    if options.precisions is not None and "litert" not in options.targets:
-        raise UserError(f"Expected 'litert' among the targets with precisions; Received: {options.targets}.")
+    if options.precisions is not None and not {"litert", "onnx"}.intersection(options.targets):
+        raise UserError(f"Expected 'litert' or 'onnx' among the targets with precisions; Received: {options.targets}.")
     for name, number in (("top", options.top), ("batching", options.batching), ("version", version)):
         if number is not None and (not isinstance(number, int) or number < 1):
             raise UserError(f"Expected {name} to be 1 or more; Received: {name}={number!r}.")
@@ -151,44 +153,35 @@ def _read(
     return run, ExportModel(model, labels if class_names is None else class_names, keep_aux)
 
 
-def _with_precisions(options: Options, run: RunFolder | None, network: ExportModel) -> tuple[Options, dict[str, str]]:
-    """The options with the precisions to write, and why others cannot be."""
-    if "litert" not in options.targets:
-        return options._replace(precisions=()), {}
-    why = litert.int8_refusal(network.model.spec)
-    if why is None and run is None:
-        why = "its ranges are measured on a run's training split, and this is a file"
-    if options.precisions is None:
-        possible = tuple(precision for precision in litert.PRECISIONS if precision != "int8" or why is None)
-        return options._replace(precisions=possible), {"litert/int8": why} if why else {}
-    for precision in options.precisions:
-        check_choice("precision", precision, litert.PRECISIONS)
-    if not options.precisions:
-        raise UserError(f"Expected at least one precision of {', '.join(litert.PRECISIONS)}; Received: none.")
-    if "int8" in options.precisions and why:
-        raise UserError(f"Expected a network that can be int8; Received: {why}.")
-    return options, {}
-
-
 def _write(
-    part: Path, name: str, run: RunFolder | None, network: ExportModel, options: Options, samples: Samples
+    part: Path,
+    name: str,
+    run: RunFolder | None,
+    network: ExportModel,
+    options: Options,
+    precisions: Precisions,
+    samples: Samples,
 ) -> dict[str, dict[str, Any]]:
     """Writes every form that was asked for, and returns their entries of the model card."""
     formats = {}
+    images = _calibration_images(run, network, options.preprocessing) if precisions.calibrated else np.empty(0)
     write_text(part / savedmodel.LABELS, "".join(f"{label}\n" for label in network.labels))
     if "savedmodel" in options.targets:
         formats["savedmodel"] = _write_saved_model(part, name, network, options)
     if "onnx" in options.targets:
-        formats["onnx"] = _write_onnx(part, network, options.nchw, options.preprocessing)
+        formats["onnx"] = _write_onnx(part, network, options, precisions.onnx, images)
     if "litert" in options.targets:
-        precisions, images = options.precisions or (), np.empty(0)
-        if "int8" in precisions:
-            assert run is not None  # `_with_precisions` refuses int8 of a file
-            images = representative_pixels(run, network)
-        formats["litert"] = _write_litert(part, network, precisions, options.preprocessing, images)
+        formats["litert"] = _write_litert(part, network, precisions.litert, options.preprocessing, images)
     if "web" in options.targets:
         formats["web"] = site.write(part / site.FOLDER, network, samples, options.unverified)
     return formats
+
+
+def _calibration_images(run: RunFolder | None, network: ExportModel, preprocessing: bool) -> np.ndarray:
+    """Float32 images of the training split, as the ONNX and LiteRT files take them."""
+    assert run is not None  # `choose_precisions` refuses int8 of a file
+    images = representative_pixels(run, network).astype("float32")
+    return images if preprocessing else (images - network.mean) / network.std
 
 
 def _write_saved_model(part: Path, name: str, network: ExportModel, options: Options) -> dict[str, Any]:
@@ -199,21 +192,30 @@ def _write_saved_model(part: Path, name: str, network: ExportModel, options: Opt
     return {"file": "saved_model.pb", "signatures": signatures}
 
 
-def _write_onnx(part: Path, network: ExportModel, nchw: bool, preprocessing: bool) -> dict[str, Any]:
-    model = onnx_file.convert(network, nchw, preprocessing)
+def _write_onnx(
+    part: Path, network: ExportModel, options: Options, precisions: Sequence[str], images: np.ndarray
+) -> dict[str, Any]:
+    """Writes `model.onnx`, and files of other precisions beside it."""
+    model = onnx_file.convert(network, options.nchw, options.preprocessing)
+    layout = {"layout": "NCHW" if options.nchw else "NHWC", "pixels": _input_pixels(options.preprocessing)}
+    known = layout | {"opset": onnx_file.OPSET} | onnx_file.describe(model)
     onnx.save(model, part / "model.onnx")
-    layout = {"layout": "NCHW" if nchw else "NHWC", "pixels": _input_pixels(preprocessing), "opset": onnx_file.OPSET}
-    return {"file": "model.onnx"} | layout | onnx_file.describe(model)
+    others = {}
+    for precision in precisions:
+        if precision == "float16":
+            converted = onnx_precisions.to_float16(model)
+        else:
+            converted = onnx_precisions.to_int8(model, images.transpose(0, 3, 1, 2) if options.nchw else images)
+        others[precision] = {"file": f"model_{precision}.onnx"} | layout
+        onnx.save(converted, part / others[precision]["file"])
+    return {"file": "model.onnx"} | known | ({"precisions": others} if others else {})
 
 
 def _write_litert(
-    part: Path, network: ExportModel, precisions: Sequence[str], preprocessing: bool, representative: np.ndarray
+    part: Path, network: ExportModel, precisions: Sequence[str], preprocessing: bool, images: np.ndarray
 ) -> dict[str, Any]:
     entries = {}
     for precision in precisions:
-        images = representative.astype("float32")
-        if not preprocessing and len(images):
-            images = (images - network.mean) / network.std
         content = litert.convert(network, precision, preprocessing, images)
         file = f"model_{precision}.tflite"
         (part / file).write_bytes(content)

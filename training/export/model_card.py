@@ -91,6 +91,7 @@ def _files_of(card: dict[str, Any]) -> dict[str, str]:
             files |= {f"{kind}/{precision}": one["file"] for precision, one in entry.items()}
         else:
             files[kind] = entry["file"]
+            files |= {f"{kind}/{precision}": one["file"] for precision, one in entry.get("precisions", {}).items()}
     return files
 
 
@@ -134,6 +135,7 @@ def _formats(card: dict[str, Any]) -> str:
         lines.append(f"- SavedModel signature `{signature}`: {_ends(ends)}")
     if onnx := card["formats"].get("onnx"):
         lines.append(f"- ONNX, opset {onnx['opset']}, {onnx['layout']}, `image` {onnx['pixels']}: {_ends(onnx)}")
+        lines += [f"- ONNX {name}, `{one['file']}`: likewise" for name, one in onnx.get("precisions", {}).items()]
     if web := card["formats"].get("web"):
         lines.append(f"- Web page, `{web['page']}`, by {web['runtime']}: serve the folder `web/`, open it in a browser")
     for precision, entry in card["formats"].get("litert", {}).items():

@@ -33,6 +33,8 @@ class Bound(NamedTuple):
 EXACT = Bound(1e-4, 1.0, 3e-5)  # float32 in another order of summing: about 1e-6 where logits differ by their size
 BOUNDS = {
     "web": EXACT._replace(probabilities=1e-4),
+    "onnx/float16": Bound(5e-2, 0.9, 5e-2),  # activations of 11 bits too
+    "onnx/int8": Bound(np.inf, 0.75, 0.5),
     "litert/float16": Bound(2e-2, 0.9, 2e-2),  # weights of 11 bits
     "litert/dynamic": Bound(np.inf, 0.75, 0.5),  # what 8 bits cost depends on the network: the model card reports it
     "litert/int8": Bound(np.inf, 0.75, 0.5),
@@ -50,7 +52,7 @@ def verify(folder: Path, card: dict[str, Any], network: ExportModel, samples: Sa
 
     Returns:
         {"compared_on": where the images come from, "parity": {form: as `compare_probabilities` returns}}, and where
-        there are labels "accuracy": {"keras" and each LiteRT form: numbers}.
+        there are labels "accuracy": {"keras", each LiteRT form, and those of ONNX beside float32: numbers}.
 
     Raises:
         VerificationError: a form does not load, or differs by more than its bound; the first layer that does is named.
@@ -73,12 +75,12 @@ def verify(folder: Path, card: dict[str, Any], network: ExportModel, samples: Sa
                 f"{near['probabilities']:.2g}), first different {layer}; the export is deleted."
             )
     known = {"compared_on": samples.source, "parity": parity}
-    if samples.labels is None or "litert" not in card["formats"]:
+    scored = [form for form in forms if form.startswith(("litert/", "onnx/"))]
+    if samples.labels is None or not scored:
         return known
-    scored = {"keras": expected} | {
-        form: {"probabilities": outputs[f"{form}:probabilities"]} for form in forms if "litert" in form
-    }
-    return known | {"accuracy": {form: _accuracy(p, samples.labels) for form, p in scored.items()}}
+    accuracy = {"keras": _accuracy(expected["probabilities"], samples.labels)}
+    accuracy |= {form: _accuracy(outputs[f"{form}:probabilities"], samples.labels) for form in scored}
+    return known | {"accuracy": accuracy}
 
 
 def is_within(near: dict[str, float], bound: Bound) -> bool:
@@ -155,6 +157,6 @@ def _is_of(layer: str, tensor: str) -> bool:
     return any(re.fullmatch(rf"{re.escape(layer)}(_\d+)?", part) for part in re.split("[/;:]", tensor))
 
 
-def _accuracy(found: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
-    top1, top5, loss = image_scores(found["probabilities"], labels).mean(axis=1).tolist()
+def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    top1, top5, loss = image_scores(probabilities, labels).mean(axis=1).tolist()
     return {"images": len(labels), "top1": top1, "top5": top5, "loss": loss}

@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from inception_v1.spec import Spec
 from tests.helpers.images import patch_images
 from tests.helpers.networks import trained_network
 from tests.helpers.runs import save_run
 from training.export import export as exports
 from training.export import litert
 from training.export.export_model import ExportModel
+from training.export.precisions import choose_precisions
 from training.export.samples import comparison_samples
 from training.run_folder import RunFolder
 
@@ -56,19 +58,17 @@ def test_int8_is_refused_where_the_response_normalization_would_stay_float(data_
         litert.convert(paper, "int8", representative=PIXELS)
 
 
-def test_int8_is_left_out_with_its_reason_where_it_was_not_asked_for(data_dir, tmp_path):
-    run_of_lrn = RunFolder(save_run(tmp_path / "run", data_dir, variant="paper", test_split="test[:20]"))
-    network = ExportModel(run_of_lrn.model(), run_of_lrn.classes())
-    asked = exports.Options(("litert",), 5, False, None, False, False, None)
-    options, refused = exports._with_precisions(asked, run_of_lrn, network)
-    assert options.precisions == ("float32", "float16", "dynamic")
-    assert "would stay float" in refused["litert/int8"]
-    plain = ExportModel(trained_network("plain", input_shape=(32, 32, 3)), list("abcdefg"))
-    of_file, refused = exports._with_precisions(asked, None, plain)
-    assert of_file == options
-    assert "training split" in refused["litert/int8"]
+def test_int8_is_left_out_with_its_reason_where_it_was_not_asked_for():
+    of_lrn = choose_precisions(["litert"], None, Spec("paper"), of_run=True)
+    assert of_lrn.litert == ("float32", "float16", "dynamic")
+    assert "would stay float" in of_lrn.refused["litert/int8"]
+    of_file = choose_precisions(["litert"], None, Spec("plain"), of_run=False)
+    assert of_file.litert == of_lrn.litert
+    assert "training split" in of_file.refused["litert/int8"]
     with pytest.raises(ValueError, match=r"a network that can be int8; Received: its ranges"):
-        exports._with_precisions(asked._replace(precisions=("int8",)), None, plain)
+        choose_precisions(["litert"], ("int8",), Spec("plain"), of_run=False)
+    of_run = choose_precisions(["litert", "onnx"], None, Spec("plain"), of_run=True)
+    assert (of_run.litert, of_run.onnx, of_run.refused) == (litert.PRECISIONS, (), {})
 
 
 def test_the_card_has_the_accuracy_of_each_precision(exported):

@@ -5,8 +5,8 @@ python training/export/fresh_process FOLDER SAMPLES RESULTS outputs|tensors FORM
 What the files are, and how pixels become their input, is read from the export's own model card. A FORM is "onnx",
 "web", or a name such as "savedmodel/serving_default" or "litert/int8". SAMPLES is an .npz file of `pixels` uint8
 `(images, size, size, channels)`, `encoded` (all image files concatenated), their `ends`, and `few`: how many of the
-images the SavedModel, the ONNX file and the page see. RESULTS, an .npz file too, gets "FORM:OUTPUT" for every form, or
-the value of every tensor of a single form for the first two images.
+images the SavedModel, the float32 ONNX file and the page see. RESULTS, an .npz file too, gets "FORM:OUTPUT" for every
+form, or the value of every tensor of a single form for the first two images.
 """
 
 import functools
@@ -65,15 +65,22 @@ def saved_model(folder: Path, card: Card, signature: str, samples: Arrays) -> It
         yield {name: value.numpy() for name, value in given.items() if value.dtype != tf.string}
 
 
+def onnx_entry(card: Card, form: str) -> Card:
+    """What the model card knows of "onnx", "web", or another precision such as "onnx/int8"."""
+    kind, _, precision = form.partition("/")
+    entry: Card = card["formats"][kind]
+    return entry["precisions"][precision] if precision else entry
+
+
 def onnx(folder: Path, card: Card, form: str, samples: Arrays) -> Iterator[Arrays]:
     import onnxruntime
 
-    entry = card["formats"][form]
+    entry = onnx_entry(card, form)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # where others use the cores, too
     session = onnxruntime.InferenceSession(folder / entry["file"], options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    for part in batches(int(samples["few"])):
+    for part in batches(len(samples["pixels"]) if "/" in form else int(samples["few"])):
         yield dict(zip(names, session.run(names, {"image": onnx_input(card, entry, samples["pixels"][part])})))
 
 
@@ -126,7 +133,7 @@ def outputs(folder: Path, card: Card, form: str, samples: Arrays) -> Arrays:
     if kind == "web":
         rows = list(web(folder, card, samples))
     elif kind == "onnx":
-        rows = list(onnx(folder, card, "onnx", samples))
+        rows = list(onnx(folder, card, form, samples))
     else:
         rows = list({"savedmodel": saved_model, "litert": litert}[kind](folder, card, name, samples))
     return {output: np.concatenate([row[output] for row in rows]) for output in rows[0]}
@@ -140,7 +147,7 @@ def tensors(folder: Path, card: Card, form: str, samples: Arrays) -> Arrays:
     if kind == "savedmodel":
         return saved_model_tensors(folder, network_input(card, pixels, "normalized"))
     if kind in ("onnx", "web"):
-        return onnx_tensors(folder, card, kind, pixels)
+        return onnx_tensors(folder, card, form, pixels)
     return litert_tensors(folder, card, name, pixels)
 
 
@@ -165,7 +172,7 @@ def onnx_tensors(folder: Path, card: Card, form: str, pixels: np.ndarray) -> Arr
     import onnx
     import onnxruntime
 
-    entry = card["formats"][form]
+    entry = onnx_entry(card, form)
     model = onnx.load(folder / entry["file"])
     names = [name for node in model.graph.node for name in node.output if name]
     model.graph.ClearField("output")
