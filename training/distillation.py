@@ -3,12 +3,19 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 from keras import ops
 
 from inception_v1 import GoogLeNet, Spec
+
+
+class Distillation(Protocol):
+    """What a network learns beside the labels."""
+
+    def student(self, spec: Spec, weights: Mapping[str, Any]) -> GoogLeNet:
+        """The network that learns it in `fit`, from a spec and the weights of its heads' losses."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +36,10 @@ class Teacher:
     model: GoogLeNet
     weight: float = 1.0
     temperature: float = 2.0
+
+    def student(self, spec: Spec, weights: Mapping[str, Any]) -> "Student":
+        """A network that learns from this one; see `Student`."""
+        return Student(spec, self, weights)
 
     def loss(self, images: Any, predictions: Mapping[str, Any], weights: Mapping[str, Any]) -> Any:
         """The loss of a batch, a scalar.

@@ -21,7 +21,7 @@ from training.data.scan import (
 )
 from training.data.sources import Splits
 from training.data.split import Split
-from training.distillation import Teacher
+from training.distillation import Distillation
 from training.recipe import Recipe, with_global_batch
 from training.run_folder import IMAGES, STRUCTURE, RunFolder
 from training.run_images import choose_splits, describe_dataset, write_images
@@ -53,8 +53,8 @@ class Task(Protocol):
         """Whether it starts with the classifiers of `pretrained` too, since the classes are the same."""
 
     @property
-    def teacher(self) -> Teacher | None:
-        """The network that it learns from beside the labels, or None."""
+    def teacher(self) -> Distillation | None:
+        """What the network learns beside the labels, or None."""
 
     def training(self, replicas: int, start: Position, shard: Shard, service: str | None) -> tf.data.Dataset:
         """Batches to train on, of a shard of steps that so many replicas share; see `Batches.training`."""
@@ -75,7 +75,7 @@ class RecipeTask:
         splits: of the source, without unreadable images.
         scans: what was found in each of them, by field of `splits`.
         keeps_classifiers: whether it starts with the classifiers of `pretrained` too.
-        teacher: the network that it learns from beside the labels, or None.
+        teacher: what it learns beside the labels, or None.
     """
 
     recipe: Recipe
@@ -85,7 +85,7 @@ class RecipeTask:
     splits: Splits
     scans: Mapping[str, Scan]
     keeps_classifiers: bool = False
-    teacher: Teacher | None = None
+    teacher: Distillation | None = None
 
     @property
     def classes(self) -> list[str]:
