@@ -1,4 +1,4 @@
-"""How far two rankings of the same networks agree."""
+"""How far two rankings of the same networks agree: on shared weights, and trained alone."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import bootstrap, spearmanr
+
+from tuning.results import Results, Trial, score_of
 
 FEWEST = 4  # networks of which a correlation means anything
 RESAMPLES = 2000
@@ -44,3 +46,30 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCor
 
 def _rho(first: Sequence[float], second: Sequence[float]) -> float:
     return float(spearmanr(first, second).statistic)
+
+
+class RankCheck(NamedTuple):
+    """Whether trials on shared weights rank as the same networks trained alone.
+
+    Attributes:
+        trials: that were trained alone, evenly spread over the ranking, best first.
+        correlation: of both scores; None of too few.
+    """
+
+    trials: list[Trial]
+    correlation: RankCorrelation | None
+
+
+def spread(ranked: Sequence[Trial], count: int) -> list[Trial]:
+    """So many trials at even distances in a ranking, its ends included; all where there are no more."""
+    places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
+    return [ranked[place] for place in places]
+
+
+def check_ranks(found: Results) -> RankCheck:
+    """The correlation over the trials that `rank_check` of a search asks for, as far as they were trained alone."""
+    count = found.settings.get("rank_check", 0)
+    assert isinstance(count, int)
+    trials = [trial for trial in spread(found.ranked, count) if trial.number in found.alone]
+    alone = [found.alone[trial.number] for trial in trials]
+    return RankCheck(trials, rank_correlation([score_of(trial) for trial in trials], alone))

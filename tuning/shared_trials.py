@@ -21,6 +21,7 @@ from training.run_folder import RunFolder
 from training.task import RecipeTask
 from training.train import FitOptions, set_seed
 from tuning.oracles import InBudget
+from tuning.rank_correlation import spread
 from tuning.results import Results, Trial
 from tuning.sandwich import make_sandwich, vector, widest
 from tuning.shared_settings import SharedSettings
@@ -110,11 +111,8 @@ def training_images(task: AnyTask, count: int) -> np.ndarray:
 
 def to_retrain(found: Results, settings: SharedSettings) -> list[Trial]:
     """The trials that are trained alone: the best ones, then those evenly spread over the ranking."""
-    ranked = found.ranked
-    count = min(settings.rank_check, len(ranked))
-    spread = [ranked[place] for place in np.linspace(0, len(ranked) - 1, count).round().astype(int)]
-    chosen = {trial.number: trial for trial in [*ranked[: settings.retrain], *spread]}
-    return list(chosen.values())
+    chosen = [*found.ranked[: settings.retrain], *spread(found.ranked, settings.rank_check)]
+    return list({trial.number: trial for trial in chosen}.values())
 
 
 def train_alone(
