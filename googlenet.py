@@ -707,6 +707,8 @@ def _tune(command: Tune, argv: list[str]) -> None:
     if not results:  # a worker
         return
     console.print(terminal.best_table(results))
+    if results.alone:
+        console.print(terminal.alone_table(results))
     console.print(f"report: {folder / write.REPORT / write.PAGE}", highlight=False, soft_wrap=True)
 
 

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser.add_argument("--tuner", default="evolution", help="Tuner of the searches.")
     parser.add_argument("--trials", type=int, default=500, help="Trials of a search.")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 0.25], help="Fractions of the MACs.")
-    parser.add_argument("--networks", type=int, default=12, help="Networks of a rank correlation.")
+    parser.add_argument("--networks", type=int, default=12, help="Of the rank correlation, at the first budget.")
     parser.add_argument("--retrain", type=int, default=3, help="Best trials of a search that are trained alone.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="Seeds of the comparison.")
     parser.add_argument("--out", type=Path, default=Path("runs/shared_weights"), help="Folder of all runs.")
@@ -101,7 +101,8 @@ def searched(options: Any, recipe: Any, space: str, budget: float, macs: int) ->
     from tuning.search_folder import read_search
 
     folder = options.out / f"search-{space}-{budget:g}"
-    shared = tuning.SharedSettings(retrain=options.retrain, rank_check=options.networks)
+    networks = options.networks if budget == options.budgets[0] else 0
+    shared = tuning.SharedSettings(retrain=options.retrain, rank_check=networks)
     tuning.search(
         folder,
         space,
