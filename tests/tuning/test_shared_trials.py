@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
+import os
+import signal
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import googlenet
 import tuning
@@ -25,15 +28,15 @@ from tuning.search_folder import read_search
 SETTINGS = SharedSettings(step_samples=1, statistics_images=32, retrain=1)
 
 
-class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C after the second step of the second epoch, by which a state of the first one is saved."""
+class Preempt(keras.callbacks.Callback):
+    """SIGTERM in the first step of the second epoch, after which the state is saved."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_begin(self, batch, logs=None):
         if (self._epoch, batch) == (1, 0):
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def tiny(folder, data_dir, **changes):
@@ -48,16 +51,18 @@ def tiny(folder, data_dir, **changes):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def undrawn():
-    """Leaves out the rendering of figures, which takes most of the time of a report."""
+def quick():
+    """Leaves out the rendering of figures and the tracing of networks, which take most of the time."""
+    tf.config.run_functions_eagerly(True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(write, "save", lambda figure, path: path.write_bytes(b"figure"))
         patch.setattr(figures, "save", lambda figure, path: path.write_bytes(b"figure"))
         yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="module")
-def whole(undrawn, tmp_path_factory, data_dir):
+def whole(quick, tmp_path_factory, data_dir):
     """A search that nothing interrupted."""
     folder = tmp_path_factory.mktemp("shared") / "whole"
     return folder, tiny(folder, data_dir)
@@ -84,9 +89,9 @@ def test_the_best_on_shared_weights_is_trained_alone(whole):
 def test_an_interrupted_search_resumes_within_the_shared_training(whole, data_dir, tmp_path):
     """With the same weights, hence the same scores."""
     with pytest.raises(KeyboardInterrupt, match="the same command resumes"):
-        tiny(tmp_path / "s", data_dir, save_every="1", progress=lambda epochs, steps: Interrupt())
-    assert metrics(tmp_path / "s/widest")["status"] == "interrupted"
-    assert saved_position(tmp_path / "s/widest")[0] == 1
+        tiny(tmp_path / "s", data_dir, save_every="1", progress=lambda epochs, steps: Preempt())
+    assert metrics(tmp_path / "s/widest")["status"] == "preempted"
+    assert saved_position(tmp_path / "s/widest") == (1, 1)
     assert not read_search(tmp_path / "s").trials
     found = tiny(tmp_path / "s", data_dir, shared=dataclasses.replace(SETTINGS, retrain=0))
     assert outcomes(found) == outcomes(whole[1])
