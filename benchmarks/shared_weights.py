@@ -6,9 +6,11 @@ multiply-accumulates. The search chooses on the validation split. A benchmark th
 """
 
 import dataclasses
+import itertools
+import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,9 +18,16 @@ from benchmarks import results
 from benchmarks.results import ResultTable
 from benchmarks.slim import finished
 
+if typing.TYPE_CHECKING:
+    from tuning.results import Results
+
 NAME = "shared_weights"
 STEP = 0.005  # between the width multipliers of the baseline that are tried
-LOWEST = 0.25  # multiplier of the widths in the search
+WAYS = {  # what a search starts from, and multipliers of its widths
+    "below": ("whole", (0.25, 1.0)),  # the whole network; at most the multiply-accumulates of the baseline
+    "around": ("uniform", (0.5, 1.5)),  # the baseline; as many as it has
+}
+KEEP = 0.02  # largest relative difference from them
 
 
 def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
@@ -31,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser.add_argument("--train-split", help="TFDS split to train on; none: the recipe's.")
     parser.add_argument("--validation-split", help="TFDS split that the search chooses on; none: the recipe's.")
     parser.add_argument("--spaces", nargs="+", default=["stages"], help="Search spaces, each with the stem's widths.")
+    parser.add_argument("--ways", nargs="+", default=["around"], choices=WAYS, help="What the searches start from.")
     parser.add_argument("--tuner", default="evolution", help="Tuner of the searches.")
     parser.add_argument("--trials", type=int, default=500, help="Trials of a search.")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 0.25], help="Fractions of the MACs.")
@@ -66,6 +76,7 @@ def measure(options: Any) -> dict[str, Any]:
         multiplier, macs = uniform(recipe, options.out / "whole" / "spec.json", budget)
         narrow = dataclasses.replace(recipe, width_multiplier=multiplier)
         baseline = [_tested(options.out / f"uniform-{budget:g}-{seed}", narrow, seed) for seed in options.seeds]
+        start = {"whole": recipe, "uniform": narrow}
         row: dict[str, Any] = {
             "budget": budget,
             "macs": macs,
@@ -73,10 +84,14 @@ def measure(options: Any) -> dict[str, Any]:
             "uniform": baseline,
             "searches": [],
         }
-        for space in options.spaces:
-            row["searches"].append(searched(options, recipe, space, budget, macs))
         found["budgets"].append(row)
-        results.save(NAME, found)
+        for way, space in itertools.product(options.ways, options.spaces):
+            setting = Setting(options, start[WAYS[way][0]], way, space, budget, macs)
+            row["searches"].append(searched(setting))
+            results.save(NAME, found)
+            if budget == options.budgets[0]:
+                row["searches"][-1] |= ranked(setting)
+                results.save(NAME, found)
     return found
 
 
@@ -94,44 +109,88 @@ def uniform(recipe: Any, whole: Path, budget: float) -> tuple[float, int]:
     raise AssertionError(f"no width multiplier keeps {budget} of the multiply-accumulates")
 
 
-def searched(options: Any, recipe: Any, space: str, budget: float, macs: int) -> dict[str, Any]:
-    """A search with at most so many multiply-accumulates: its correlation, its time, and its best from fresh seeds."""
-    import tuning
-    from tuning.rank_correlation import check_ranks
-    from tuning.search_folder import read_search
+class Setting(NamedTuple):
+    """One search.
 
-    folder = options.out / f"search-{space}-{budget:g}"
-    networks = options.networks if budget == options.budgets[0] else 0
-    shared = tuning.SharedSettings(retrain=options.retrain, rank_check=networks)
-    tuning.search(
-        folder,
-        space,
-        recipe=recipe,
-        tuner=options.tuner,
-        trials=options.trials,
-        budget=tuning.Budget(max_macs=macs),
-        multipliers=(LOWEST, 1.0),
-        stem=True,
-        shared=shared,
-    )
-    found = read_search(folder)
-    assert found.best is not None, "a search without a completed trial"
+    Attributes:
+        options: of the command.
+        recipe: of the network that it starts from.
+        way: of `WAYS`.
+        space: of `tuning.space.SPACES`.
+        budget: fraction of the multiply-accumulates of the whole network.
+        macs: of the baseline.
+    """
+
+    options: Any
+    recipe: Any
+    way: str
+    space: str
+    budget: float
+    macs: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.way}-{self.space}-{self.budget:g}"
+
+    @property
+    def folder(self) -> Path:
+        return self.options.out / f"search-{self.name}"
+
+
+def searched(setting: Setting) -> dict[str, Any]:
+    """A search: its time, and its best from fresh seeds."""
+    found, options = search(setting), setting.options
+    chosen = [trial for trial in found.ranked_alone if trial in found.ranked[: options.retrain]]
+    best = chosen[0]  # not one of the rank check, which a resumed benchmark finds too
     tests = [
-        _tested(options.out / f"found-{space}-{budget:g}-{seed}", recipe, seed, spec=found.best.spec)
+        _tested(options.out / f"found-{setting.name}-{seed}", best.recipe, seed, spec=best.spec)
         for seed in options.seeds
     ]
-    checked = check_ranks(found)
     return {
-        "space": space,
-        "macs": found.best.macs,
-        "params": found.best.params,
+        "way": setting.way,
+        "space": setting.space,
+        "macs": best.macs,
+        "params": best.params,
         "trials": len(found.trials),
-        "values": found.best.values,
-        "rank_check": [(trial.score, found.alone[trial.number]) for trial in checked.trials],
-        "correlation": checked.correlation and checked.correlation._asdict(),
-        "seconds": {"widest": _seconds(folder / "widest"), "trials": sum(trial.seconds for trial in found.trials)},
+        "values": best.values,
+        "validation": found.alone[best.number],
+        "seconds": {
+            "widest": _seconds(setting.folder / "widest"),
+            "trials": sum(trial.seconds for trial in found.trials),
+        },
         "test": tests,
     }
+
+
+def search(setting: Setting, networks: int = 0) -> "Results":
+    """The search, its best trained alone, and so many networks of a rank check."""
+    import tuning
+
+    options, kept = setting.options, setting.way == "around"
+    found = tuning.search(
+        setting.folder,
+        setting.space,
+        recipe=setting.recipe,
+        tuner=options.tuner,
+        trials=options.trials,
+        budget=tuning.Budget(keep_macs=KEEP) if kept else tuning.Budget(max_macs=setting.macs),
+        multipliers=WAYS[setting.way][1],
+        stem=True,
+        shared=tuning.SharedSettings(retrain=options.retrain, rank_check=networks),
+    )
+    assert found is not None, "a worker of a search"
+    return found
+
+
+def ranked(setting: Setting) -> dict[str, Any]:
+    """The scores of networks spread over the ranking on shared weights and trained alone, and their correlation."""
+    from tuning.rank_correlation import check_ranks
+
+    found = search(setting, setting.options.networks)
+    checked = check_ranks(found)
+    correlation = checked.correlation and checked.correlation._asdict()
+    pairs = [(trial.score, found.alone[trial.number], trial.macs) for trial in checked.trials]
+    return {"rank_check": pairs, "correlation": correlation}
 
 
 def _tested(folder: Path, recipe: Any, seed: int, **arguments: Any) -> float:
@@ -154,7 +213,7 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
         f"Test top-1 in %, mean and deviation of {count} seeds; the network with all multiply-accumulates reaches "
         f"{100 * whole['test']:.2f} (one seed); {settings}; {about}"
     )
-    heads = ["MACs", "width_multiplier", "space", "found, trained alone", "difference", "Spearman's rho"]
+    heads = ["MACs", "width_multiplier", "search", "found, trained alone", "difference", "Spearman's rho"]
     heads += ["shared training, trainings", "one trial, s"]
     rows = [_row(row, one, whole["seconds"]) for row in result["budgets"] for one in row["searches"]]
     return [ResultTable(title, heads, rows)]
@@ -162,17 +221,17 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
 
 def _row(budget: dict[str, Any], found: dict[str, Any], seconds: float) -> list[str]:
     gains = np.array(found["test"]) - budget["uniform"]
-    rho, trials = found["correlation"], found["seconds"]["trials"]
+    rho, trials = found.get("correlation"), found["seconds"]["trials"]
     interval = f"{rho['rho']:.2f} ({rho['low']:.2f} to {rho['high']:.2f}, {rho['networks']} networks)" if rho else ""
     return [
         f"{budget['budget']:.0%}: {budget['macs']:,}",
         f"{budget['width_multiplier']:.4g}: {_spread(budget['uniform'])}",
-        found["space"],
+        f"{found['way']}, {found['space']}: {found['macs']:,}",
         _spread(found["test"]),
         f"{100 * gains.mean():+.2f}",
         interval,
         f"{found['seconds']['widest'] / seconds:.1f}",
-        f"{trials / found['trials']:.2f}" if found.get("trials") else "",
+        f"{trials / found['trials']:.2f}" if found["trials"] else "",
     ]
 
 
