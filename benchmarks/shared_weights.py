@@ -207,7 +207,7 @@ def _seconds(folder: Path) -> float:
 def tables(result: dict[str, Any]) -> list[ResultTable]:
     """What was found beside the baseline, and how true the ranking is."""
     settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items() if value is not None)
-    about = results.machine(result["about"], "tensorflow", "keras", "keras-tuner")
+    about = results.machine(result["about"], "tensorflow", "keras")
     whole, count = result["whole"], len(result["budgets"][0]["uniform"])
     title = (
         f"Test top-1 in %, mean and deviation of {count} seeds; the network with all multiply-accumulates reaches "
