@@ -18,7 +18,7 @@ from training.errors import UserError
 from training.recipe import Recipe
 from training.run_images import choose_splits
 from training.run_state import SAVE_EVERY, Interval
-from training.task import RecipeTask, network_for, prepare_task
+from training.task import RecipeTask, network_for, prepare_task, recipe_distillation
 from tuning import oracles
 from tuning.budget import Budget
 from tuning.keras_tuner_patches import original_errors
@@ -210,7 +210,8 @@ class _Plan:
         if datasets is not None:
             start, steps = _fitting(self.network, datasets)
             space = self._space(start)
-            return space, DatasetTask(self.recipe, start, steps, datasets)
+            teacher = recipe_distillation(self.recipe, start)
+            return space, DatasetTask(self.recipe, start, steps, datasets, teacher=teacher)
         splits = kept_splits(home, self.recipe) or choose_splits(self.recipe)
         space = self._space(network_for(self.recipe, splits.train, self.network))
         return space, prepare_task(self.recipe, None, distribution.replicas, space.start, splits) if reads else None
@@ -242,6 +243,8 @@ def _check_shared(plan: _Plan, strategy: str | None, several: bool) -> None:
         raise UserError(f"Expected another tuner {expected}, whose trials have no epochs; Received: tuner='hyperband'.")
     if plan.also:
         raise UserError(f"Expected no settings of the recipe {expected}, which have one; Received: also={plan.also}.")
+    if plan.recipe.teacher or plan.recipe.distill_heads:
+        raise UserError(f"Expected no teacher and no distill_heads {expected}, which learn from the widest network.")
     if plan.patience is not None:
         raise UserError(f"Expected no patience {expected}, whose trials have no epochs; Received: {plan.patience}.")
     if several or strategy not in (None, "default"):
