@@ -25,6 +25,7 @@ from training.errors import CLUSTER_STATUS, USER_STATUS, ClusterError, Preempted
 from training.presets import FINE_TUNE, preset, preset_for_weights
 from training.recipe import POSITIVE, Range, Recipe, check_numbers, numeric_fields
 from tuning.budget import Budget
+from tuning.shared_settings import SharedSettings
 from tuning.slim_settings import SlimSettings
 
 FLAGS = tyro.constructors.ConstructorRegistry()
@@ -91,6 +92,13 @@ class Tune:
     trials: int | None = 20
     """Number of trials; None: as many as grid or hyperband want."""
     budget: Annotated[Budget, Fields] = dataclasses.field(default_factory=Budget)
+    multipliers: tuple[float, float] = (0.5, 2.0)
+    """Lowest and highest multiplier of the widths, around 1."""
+    search_stem: bool = False
+    """Search a multiplier of the widths before the first block as well."""
+    shared_weights: bool = False
+    """Train the widest network once, with narrower ones in each step, and score a trial as a slice of it: seconds."""
+    shared: Annotated[SharedSettings, Fields] = dataclasses.field(default_factory=SharedSettings)
     proposal: Path | None = None
     """A spec.json, such as that of googlenet widths, whose widths the second trial has; the first has the paper's."""
     objective: str | None = None
@@ -673,6 +681,9 @@ def _tune(command: Tune, argv: list[str]) -> None:
     from tuning import search
     from tuning.report import terminal, write
 
+    if command.shared != SharedSettings() and not command.shared_weights:
+        changed = [name for name, value in vars(command.shared).items() if value != getattr(SharedSettings(), name)]
+        raise UserError(f"Expected --shared-weights with --{changed[0].replace('_', '-')}; Received: none.")
     console = Console()
     folder = _folder(command)
     results = search(
@@ -683,6 +694,9 @@ def _tune(command: Tune, argv: list[str]) -> None:
         trials=command.trials,
         budget=command.budget,
         also=command.also,
+        multipliers=command.multipliers,
+        stem=command.search_stem,
+        shared=command.shared if command.shared_weights else None,
         proposal=read_spec(command.proposal) if command.proposal else None,
         objective=command.objective,
         patience=command.patience,
@@ -695,6 +709,8 @@ def _tune(command: Tune, argv: list[str]) -> None:
     if not results:  # a worker
         return
     console.print(terminal.best_table(results))
+    if results.alone:
+        console.print(terminal.alone_table(results))
     console.print(f"report: {folder / write.REPORT / write.PAGE}", highlight=False, soft_wrap=True)
 
 

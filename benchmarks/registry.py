@@ -17,8 +17,9 @@ MODULES = {  # of this package
     "web": "web",
     "gpu": "gpu",
     "slim": "slim",
+    "shared_weights": "shared_weights",
 }
-ALONE = ("gpu", "slim")  # which run by name alone: one needs a GPU, the other takes hours
+ALONE = ("gpu", "slim", "shared_weights")  # which run by name alone: one needs a GPU, the others take hours
 
 
 def load(name: str) -> ModuleType:

@@ -1,6 +1,6 @@
 """Which layer reads whose channels, derived from a spec: what has to change together when channels are removed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inception_v1.spec import AUX_TAPS, WIDTH_OF, Conv, Inception, Spec, Widths
@@ -57,6 +57,24 @@ def tables(spec: Spec, widths: Mapping[str, Any]) -> tuple[dict[str, Widths], tu
         else:
             stem.append(width)
     return {block: Widths(**numbers) for block, numbers in blocks.items()}, tuple(stem)
+
+
+def convolution_widths(spec: Spec, blocks: Mapping[str, Any], stem: Sequence[Any]) -> dict[str, Any]:
+    """Numbers of channels by convolution from those that a `Spec` takes: the inverse of `tables`.
+
+    Args:
+        spec: the network.
+        blocks: the widths of every block; each number may be an array.
+        stem: of the stem's convolutions, likewise.
+
+    Returns:
+        The widths of every convolution that `channels` names, in its order.
+    """
+    found, rest = {}, iter(stem)
+    for name in channels(spec):
+        inner = name.startswith("inception_")
+        found[name] = getattr(blocks[name[10:12]], WIDTH_OF[name[13:]]) if inner else next(rest)
+    return found
 
 
 def narrower(spec: Spec, widths: Mapping[str, int]) -> Spec:

@@ -48,8 +48,16 @@ class LocalResponseNormalization(keras.layers.Layer):
         self._band = (near * (self.alpha / self.size)).astype("float32")  # (channels, channels)
 
     def call(self, inputs: Any) -> Any:
+        return self._normalize(inputs, self._band)
+
+    def call_on_first(self, inputs: Any) -> Any:
+        """Normalizes feature maps that have only the first of the channels, whose number may be a tensor."""
+        count = ops.shape(inputs)[-1]
+        return self._normalize(inputs, ops.convert_to_tensor(self._band)[:count, :count])
+
+    def _normalize(self, inputs: Any, band: Any) -> Any:
         x = ops.cast(inputs, "float32")
-        energy = self.k + ops.matmul(ops.square(x), self._band)
+        energy = self.k + ops.matmul(ops.square(x), band)
         if self.beta == 0.75:  # two square roots cost less than a power
             root = ops.sqrt(energy)
             y = x / (root * ops.sqrt(root))

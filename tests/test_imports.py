@@ -39,11 +39,12 @@ ORDER = {
     ],
     "tuning": [
         {"results", "budget"},
-        {"space", "keras_tuner_patches", "importance", "slim_settings", "latency", "correlations"},
-        {"oracles", "hypermodel", "allocation", "training_examples"},
-        {"width_proposals", "criteria"},
+        {"space", "keras_tuner_patches", "importance", "slim_settings", "latency", "correlations", "rank_correlation"},
+        {"oracles", "hypermodel", "allocation", "training_examples", "shared_settings", "sliced_network"},
+        {"width_proposals", "criteria", "sandwich", "slice_scores"},
         {"trials", "report", "sensitivity"},
-        {"search_folder", "slim"},
+        {"shared_trials", "slim"},
+        {"search_folder"},
         {"search"},
     ],
     "interpretability": [

@@ -60,19 +60,30 @@ class Validate(keras.callbacks.Callback):
             self.model.set_weights(raw)
 
     def _scores(self, prefix: str) -> dict[str, float]:
-        heads, scores = self.model.spec.heads, {f"{prefix}loss": 0.0}
         self._predictor.refresh()
-        total = self._sum_over_processes(sum_scores(self._predictor(self._batches()), len(heads)))
-        for head, (top1, top5, loss) in zip(heads, total[:, :3] / total[:, 3:], strict=True):
-            scores |= {f"{prefix}{head}_loss": loss, f"{prefix}{head}_accuracy": top1}
-            scores[f"{prefix}{head}_top5_accuracy"] = top5
-            scores[f"{prefix}loss"] += float(self._weights[head]) * loss
-        return scores
+        total = self._sum_over_processes(sum_scores(self._predictor(self._batches()), len(self.model.spec.heads)))
+        return mean_scores(total, self._weights, prefix)
 
     def _batches(self) -> Iterator[tuple[Any, Any]]:
         for batch in self._validation:
             self._between_batches()
             yield batch
+
+
+def mean_scores(total: np.ndarray, weights: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """The numbers of an evaluation by the columns of a history.
+
+    Args:
+        total: what `sum_scores` returns.
+        weights: of the heads' losses in the sum, in the order of the heads.
+        prefix: of the names.
+    """
+    scores = {f"{prefix}loss": 0.0}
+    for (head, weight), (top1, top5, loss) in zip(weights.items(), total[:, :3] / total[:, 3:], strict=True):
+        scores |= {f"{prefix}{head}_loss": loss, f"{prefix}{head}_accuracy": top1}
+        scores[f"{prefix}{head}_top5_accuracy"] = top5
+        scores[f"{prefix}loss"] += float(weight) * loss
+    return scores
 
 
 def assign_average(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -139,11 +150,16 @@ class History(keras.callbacks.Callback):
         assert logs is not None
         rate = float(self.model.optimizer.learning_rate)
         self.rows.append({"epoch": epoch, "learning_rate": rate, **{k: float(v) for k, v in sorted(logs.items())}})
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self._path, text.getvalue())
+        write_history(self._path, self.rows)
+
+
+def write_history(path: Path, rows: list[dict[str, float]]) -> None:
+    """Writes a `history.csv`, whole, from the numbers of each epoch by their columns."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 class StopEarly(keras.callbacks.Callback):

@@ -137,6 +137,14 @@ class Recipe:
     """Compute batch statistics over all replicas (always so on JAX)."""
     label_smoothing: Annotated[float, FRACTION] = 0.0
     """Fraction of the label's mass that is spread evenly over all classes."""
+    teacher: str | None = None
+    """Run or .keras file whose network's probabilities are learned too; it takes the same images and classes."""
+    teacher_weight: Annotated[float, POSITIVE] = 1.0
+    """Weight of the divergence from the teacher's probabilities, for each head, beside its cross-entropy."""
+    distill_heads: Annotated[float, NONNEGATIVE] = 0.0
+    """Weight of the divergence of each auxiliary head from the main head's probabilities (self-distillation)."""
+    temperature: Annotated[float, POSITIVE] = 2.0
+    """Temperature by which logits are divided where probabilities are learned."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Precision of the network's arithmetic; weights and losses stay float32."""
     seed: Annotated[int, Range(0, 2**31)] = 0
@@ -150,6 +158,10 @@ class Recipe:
         for name, needed in (("freeze_until", "weights"), ("unfreeze_epochs", "freeze_until")):
             if getattr(self, name) is not None and getattr(self, needed) is None:
                 raise UserError(f"Expected {needed} with {name}; Received: {name}={getattr(self, name)!r} alone.")
+        if self.distill_heads and not self.aux:
+            raise UserError(
+                f"Expected auxiliary heads to distill; Received: distill_heads={self.distill_heads}, aux=False."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -210,5 +210,6 @@ def read_history(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("no epoch is in it")
         history = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
         for prefix in ("", "val_"):
-            history.setdefault(f"{prefix}main_loss", history[f"{prefix}loss"])
+            if f"{prefix}loss" in history:  # a slice of shared weights has validation alone
+                history.setdefault(f"{prefix}main_loss", history[f"{prefix}loss"])
     return history

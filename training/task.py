@@ -21,10 +21,12 @@ from training.data.scan import (
 )
 from training.data.sources import Splits
 from training.data.split import Split
-from training.distillation import Teacher
+from training.distillation import Distillation, DistillationLoss, Distillations, SelfDistillation, Teacher
+from training.errors import UserError
 from training.recipe import Recipe, with_global_batch
 from training.run_folder import IMAGES, STRUCTURE, RunFolder
 from training.run_images import choose_splits, describe_dataset, write_images
+from training.trained_network import read_trained
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,8 @@ class Task(Protocol):
         """Whether it starts with the classifiers of `pretrained` too, since the classes are the same."""
 
     @property
-    def teacher(self) -> Teacher | None:
-        """The network that it learns from beside the labels, or None."""
+    def teacher(self) -> Distillation | None:
+        """What the network learns beside the labels, or None."""
 
     def training(self, replicas: int, start: Position, shard: Shard, service: str | None) -> tf.data.Dataset:
         """Batches to train on, of a shard of steps that so many replicas share; see `Batches.training`."""
@@ -75,7 +77,7 @@ class RecipeTask:
         splits: of the source, without unreadable images.
         scans: what was found in each of them, by field of `splits`.
         keeps_classifiers: whether it starts with the classifiers of `pretrained` too.
-        teacher: the network that it learns from beside the labels, or None.
+        teacher: what it learns beside the labels, or None.
     """
 
     recipe: Recipe
@@ -85,7 +87,7 @@ class RecipeTask:
     splits: Splits
     scans: Mapping[str, Scan]
     keeps_classifiers: bool = False
-    teacher: Teacher | None = None
+    teacher: Distillation | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -167,7 +169,8 @@ def prepare_task(
     scans = scan(splits)
     splits = Splits(*(without_unreadable(*each, recipe.unreadable) for each in zip(splits, scans, strict=True)))
     steps = Batches(splits.train, with_global_batch(recipe, replicas)).steps_per_epoch(replicas)
-    task = RecipeTask(recipe, steps, spec, pretrained, splits, dict(zip(Splits._fields, scans, strict=True)))
+    scanned = dict(zip(Splits._fields, scans, strict=True))
+    task = RecipeTask(recipe, steps, spec, pretrained, splits, scanned, teacher=recipe_distillation(recipe, spec))
     for warning in task.warnings():
         log.warning("%s", warning)
     return task
@@ -192,3 +195,33 @@ def recipe_spec(recipe: Recipe, channels: int, classes: int) -> Spec:
         dropout=(recipe.dropout, recipe.aux_dropout),
         pixels=recipe.pixels,
     )
+
+
+def recipe_distillation(recipe: Recipe, spec: Spec) -> Distillation | None:
+    """What a network learns beside the labels, or None.
+
+    Args:
+        recipe: with its teacher, or the weight of self-distillation, or neither.
+        spec: the network that learns.
+
+    Raises:
+        UserError: no trained network there, or one of other images or classes.
+    """
+    losses: list[DistillationLoss] = []
+    if recipe.teacher:
+        model = read_trained(recipe.teacher).model
+        _check_teacher(model.spec, spec)
+        losses.append(Teacher(model, recipe.teacher_weight, recipe.temperature))
+    if recipe.distill_heads:
+        losses.append(SelfDistillation(recipe.distill_heads, recipe.temperature))
+    return Distillations(losses) if losses else None
+
+
+def _check_teacher(teacher: Spec, student: Spec) -> None:
+    """Raises UserError unless both take the same images, and have the same classes."""
+    for name in ("input_shape", "pixels", "classes", "class_names"):
+        own, other = getattr(student, name), getattr(teacher, name)
+        if own != other and not (name == "class_names" and None in (own, other)):
+            raise UserError(f"Expected a teacher with {name}={own!r}, as the network has; Received: {other!r}.")
+    if not teacher.include_top:
+        raise UserError("Expected a teacher with a main head; Received: one built with include_top=False.")

@@ -20,7 +20,7 @@ from training import callbacks, transfer
 from training import run_folder as files
 from training.data.pipeline import START, WHOLE, Position
 from training.data.service import check_reachable
-from training.distillation import Student, Teacher
+from training.distillation import Distillation
 from training.distribution import choose
 from training.distribution.cluster import TIMEOUT
 from training.distribution.strategy import Strategy
@@ -283,7 +283,7 @@ def compile_model(
     spec: Spec,
     steps: int,
     loss_weights: Mapping[str, float | keras.Variable],
-    teacher: Teacher | None = None,
+    teacher: Distillation | None = None,
 ) -> GoogLeNet:
     """The network of `spec`, compiled according to a recipe.
 
@@ -292,9 +292,9 @@ def compile_model(
         spec: the network.
         steps: in an epoch.
         loss_weights: of the heads.
-        teacher: from which it learns too, or None.
+        teacher: what it learns beside the labels, or None.
     """
-    model = Student(spec, teacher, loss_weights) if teacher else GoogLeNet(**spec.to_dict())
+    model = teacher.student(spec, loss_weights) if teacher else GoogLeNet(**spec.to_dict())
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = recipe.sync_batch_norm

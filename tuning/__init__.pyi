@@ -1,6 +1,7 @@
 from .budget import Budget
 from .hypermodel import GoogLeNetHyperModel
 from .search import search
+from .shared_settings import SharedSettings
 from .slim import slim
 from .slim_settings import SlimSettings
 from .space import Space
@@ -10,6 +11,7 @@ __all__ = [
     "Budget",
     "CorrelatedWidths",
     "GoogLeNetHyperModel",
+    "SharedSettings",
     "SlimSettings",
     "Space",
     "correlated_widths",

@@ -7,6 +7,7 @@ import keras_tuner as kt
 
 from inception_v1 import GoogLeNet
 from training.errors import UserError
+from training.task import recipe_distillation
 from training.train import compile_model
 from tuning.space import Space
 
@@ -47,7 +48,7 @@ class GoogLeNetHyperModel(kt.HyperModel):
         spec, recipe = self.space.network(values), self.space.recipe_of(values)
         keras.utils.set_random_seed(recipe.seed)
         weights = {head: 1.0 if head == "main" else recipe.aux_weight for head in spec.heads}
-        return compile_model(recipe, spec, self._steps, weights)
+        return compile_model(recipe, spec, self._steps, weights, recipe_distillation(recipe, spec))
 
     def fit(self, hp: kt.HyperParameters, model: GoogLeNet, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains as `keras.Model.fit`, from the seed of the recipe."""

@@ -68,12 +68,14 @@ class Results:
         objective: name of the number to optimize.
         direction: "max" or "min".
         trials: in order of their number.
+        alone: of trials on shared weights, the scores of those that were trained alone too, by number.
     """
 
     settings: dict[str, object]
     objective: str
     direction: str
     trials: tuple[Trial, ...]
+    alone: Mapping[int, float] = dataclasses.field(default_factory=dict)
 
     @property
     def completed(self) -> tuple[Trial, ...]:
@@ -89,8 +91,15 @@ class Results:
 
     @property
     def best(self) -> Trial | None:
-        """The first of `ranked`, if any."""
-        return next(iter(self.ranked), None)
+        """The first of `ranked`, if any; of trials that were trained alone the first of these."""
+        return next(iter(self.ranked_alone or self.ranked), None)
+
+    @property
+    def ranked_alone(self) -> list[Trial]:
+        """The trials that were trained alone, by what they scored then: best first."""
+        sign = -1 if self.direction == "max" else 1
+        known = [trial for trial in self.ranked if math.isfinite(self.alone.get(trial.number, math.nan))]
+        return sorted(known, key=lambda trial: (sign * self.alone[trial.number], trial.macs, trial.number))
 
     @property
     def dimensions(self) -> list[str]:

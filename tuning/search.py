@@ -18,15 +18,17 @@ from training.errors import UserError
 from training.recipe import Recipe
 from training.run_images import choose_splits
 from training.run_state import SAVE_EVERY, Interval
-from training.task import RecipeTask, network_for, prepare_task
+from training.task import RecipeTask, network_for, prepare_task, recipe_distillation
 from tuning import oracles
 from tuning.budget import Budget
 from tuning.keras_tuner_patches import original_errors
 from tuning.oracles import InBudget
 from tuning.report.write import write_search_report
-from tuning.results import Results, Standing
+from tuning.results import PER_MAC, Results, Standing
 from tuning.search_folder import claimed, joined, keep_images, kept_splits, make_objective, make_space, read_search
-from tuning.space import Space
+from tuning.shared_settings import SharedSettings
+from tuning.shared_trials import SharedTrialRunner, prefix, to_retrain, train_alone
+from tuning.space import MULTIPLIERS, Space
 from tuning.trials import AnyTask, DatasetTask, TrialOptions, TrialRunner
 
 STRATEGIES = ("default", "mirrored", "tpu")  # those of one process
@@ -44,6 +46,9 @@ def search(
     budget: Budget | None = None,
     also: tuple[str, ...] = (),
     proposal: Spec | None = None,
+    multipliers: tuple[float, float] = MULTIPLIERS,
+    stem: bool = False,
+    shared: SharedSettings | None = None,
     objective: str | None = None,
     patience: int | None = None,
     max_failures: int = 3,
@@ -76,6 +81,11 @@ def search(
         also: dimensions of the recipe to search as well, of `space.RECIPE`.
         proposal: a network whose widths the second trial has, as nearly as the space can; the first has those of
             `network`.
+        multipliers: lowest and highest multiplier of the widths, around 1.
+        stem: whether to search a multiplier of the widths before the first block as well.
+        shared: trains the widest network of the space once, so that each of its steps trains narrower ones too, and
+            scores a trial as a slice of it, with batch statistics measured anew: in seconds. The best are then trained
+            alone, as `shared` asks for. None to train each trial.
         objective: a column of the runs' history, or "accuracy_per_mac" (validation accuracy over the multiply-
             accumulates as a fraction of those of the network that the search starts from); None for the validation
             accuracy of the main head, of the average where the recipe keeps one.
@@ -94,33 +104,70 @@ def search(
         OSError: the folder cannot be written.
     """
     plan = _Plan(
-        space, tuner, trials, budget or Budget(), tuple(also), patience, max_failures, recipe, network, proposal
+        space=space,
+        tuner=tuner,
+        trials=trials,
+        budget=budget or Budget(),
+        also=tuple(also),
+        patience=patience,
+        max_failures=max_failures,
+        recipe=recipe,
+        network=network,
+        proposal=proposal,
+        multipliers=multipliers,
+        stem=stem,
+        shared=shared,
     )
     interval = Interval.parse(save_every)
     chief, worker = _role()
+    if shared:
+        _check_shared(plan, strategy, chief or worker)
     distribution = _distribution(strategy, datasets)
     home = Path(folder)
     samples, task = plan.prepare(datasets, distribution, home, reads=not chief)
     aim = make_objective(objective, samples)
+    if shared and not (aim.name == PER_MAC or aim.name.startswith(prefix(samples))):
+        raise UserError(
+            f"Expected an objective of validation ({prefix(samples)}...) with shared weights; Received: {aim.name!r}."
+        )
     about = plan.settings(aim.name, samples)
     with joined(home, about) if worker else claimed(home, about):
         if isinstance(task, RecipeTask):
             keep_images(home, task)
         oracle = oracles.make_oracle(tuner, samples, aim, trials, max_failures, _reporter(samples, show))
-        runner = TrialRunner(oracle, task, distribution, TrialOptions(patience, interval, progress), home)
+        options = TrialOptions(patience, interval, progress)
+        runner = _runner(oracle, task, distribution, options, home, shared)
         if worker:
             with original_errors():
                 runner.search()
             return None
         runner.save()
         try:
+            if isinstance(runner, SharedTrialRunner):
+                runner.train_widest()
             with original_errors():
                 runner.search()
+            oracle.check_failures(home)
+            if shared and task:
+                train_alone(home, to_retrain(read_search(home), shared), task, distribution, options)
         finally:
             found = read_search(home)
             write_search_report(home, found)
-        oracle.check_failures(home)
         return found
+
+
+def _runner(
+    oracle: InBudget,
+    task: AnyTask | None,
+    distribution: Strategy,
+    options: TrialOptions,
+    home: Path,
+    shared: SharedSettings | None,
+) -> TrialRunner:
+    """What runs the trials: each trained, or a slice of shared weights."""
+    if shared and task:
+        return SharedTrialRunner(oracle, task, distribution, options, home, shared)
+    return TrialRunner(oracle, task, distribution, options, home)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +184,9 @@ class _Plan:
     recipe: Recipe
     network: Spec | None
     proposal: Spec | None
+    multipliers: tuple[float, float]
+    stem: bool
+    shared: SharedSettings | None
 
     def __post_init__(self) -> None:
         check_choice("tuner", self.tuner, oracles.TUNERS)
@@ -160,7 +210,8 @@ class _Plan:
         if datasets is not None:
             start, steps = _fitting(self.network, datasets)
             space = self._space(start)
-            return space, DatasetTask(self.recipe, start, steps, datasets)
+            teacher = recipe_distillation(self.recipe, start)
+            return space, DatasetTask(self.recipe, start, steps, datasets, teacher=teacher)
         splits = kept_splits(home, self.recipe) or choose_splits(self.recipe)
         space = self._space(network_for(self.recipe, splits.train, self.network))
         return space, prepare_task(self.recipe, None, distribution.replicas, space.start, splits) if reads else None
@@ -170,14 +221,36 @@ class _Plan:
 
     def _space_settings(self) -> dict[str, Any]:
         own = {"space": self.space, "also": self.also, "tuner": self.tuner} | dataclasses.asdict(self.budget)
-        return own | ({"proposal": self.proposal.block_widths()} if self.proposal else {})
+        if self.proposal:
+            own["proposal"] = self.proposal.block_widths()
+        if self.multipliers != MULTIPLIERS:
+            own["multipliers"] = self.multipliers
+        return own | ({"stem": True} if self.stem else {})
 
     def settings(self, objective: str, space: Space) -> dict[str, Any]:
         """What distinguishes this search from others."""
         own = self._space_settings() | {"trials": self.trials, "objective": objective}
         own |= {"patience": self.patience, "max_failures": self.max_failures}
+        own |= dataclasses.asdict(self.shared) if self.shared else {}
         about = {"settings": own, "recipe": dataclasses.asdict(self.recipe), "network": space.start.to_dict()}
         return json.loads(json.dumps(about))
+
+
+def _check_shared(plan: _Plan, strategy: str | None, several: bool) -> None:
+    """Raises UserError for what shared weights cannot do."""
+    expected, backend = "with shared weights", keras.backend.backend()
+    if plan.tuner == "hyperband":
+        raise UserError(f"Expected another tuner {expected}, whose trials have no epochs; Received: tuner='hyperband'.")
+    if plan.also:
+        raise UserError(f"Expected no settings of the recipe {expected}, which have one; Received: also={plan.also}.")
+    if plan.recipe.teacher or plan.recipe.distill_heads:
+        raise UserError(f"Expected no teacher and no distill_heads {expected}, which learn from the widest network.")
+    if plan.patience is not None:
+        raise UserError(f"Expected no patience {expected}, whose trials have no epochs; Received: {plan.patience}.")
+    if several or strategy not in (None, "default"):
+        raise UserError(f"Expected one process and strategy 'default' {expected}; Received: others.")
+    if backend != "tensorflow":
+        raise UserError(f"Expected Keras' TensorFlow backend {expected}; Received: {backend!r}.")
 
 
 def _role() -> tuple[bool, bool]:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ from tuning.budget import Budget
 from tuning.keras_tuner_patches import read_trials
 from tuning.report import write
 from tuning.results import FAILED, SEARCH, Results
-from tuning.space import Space
-from tuning.trials import IDLE, RUN, TRIALS, best_epoch
+from tuning.shared_settings import FREE
+from tuning.shared_trials import ALONE
+from tuning.space import MULTIPLIERS, Space
+from tuning.trials import IDLE, RUN, TRIALS, best_epoch, is_finished
 
 LONGEST_WAIT = 3600  # seconds for the chief to begin, as Keras Tuner waits for it later
 RENAMED = {"normalisation": "normalization"}  # dimensions that earlier releases wrote in British spelling
@@ -52,7 +54,8 @@ def read_search(folder: str | os.PathLike[str]) -> Results:
         _record(trial, space, objective, home / TRIALS / f"trial_{trial.trial_id}")
         for trial in read_trials(home / TRIALS)
     ]
-    return Results(settings, objective.name, objective.direction, tuple(trials))
+    alone = _scores_alone(home, trials, objective, space)
+    return Results(settings, objective.name, objective.direction, tuple(trials), alone)
 
 
 def updated_search_page(folder: str | os.PathLike[str]) -> Path:
@@ -73,7 +76,10 @@ def make_space(settings: dict[str, Any], start: Spec, recipe: Recipe) -> Space:
     budget = Budget(*(settings[field.name] for field in dataclasses.fields(Budget)))
     proposal = {block: Widths(*numbers) for block, numbers in (settings.get("proposal") or {}).items()} or None
     also, grid = tuple(settings["also"]), settings["tuner"] == "grid"
-    return Space(settings["space"], start, recipe, also, budget, grid, proposal)
+    multipliers = tuple(settings.get("multipliers", MULTIPLIERS))
+    return Space(
+        settings["space"], start, recipe, also, budget, grid, proposal, multipliers, settings.get("stem", False)
+    )
 
 
 def make_objective(name: str | None, space: Space) -> kt.Objective:
@@ -140,15 +146,33 @@ def _check_same(home: Path, about: dict[str, Any]) -> None:
     if not (home / SEARCH).is_file():
         raise UserError(f"{expected}; Received: {str(home)!r}, which holds no {SEARCH} and is left alone.")
     before = json.loads((home / SEARCH).read_text("utf-8"))
-    free = ("trials", "max_failures")
+    free = ("trials", "max_failures", *FREE)
     differ = [
         f"{name} {before[part].get(name)!r}, not {value!r}"
         for part in about
-        for name, value in about[part].items()
+        for name, value in _with_settings_of(before, about, part).items()
         if before[part].get(name) != value and name not in free
     ]
     if differ:
         raise UserError(f"{expected}; Received: {str(home)!r}, a search with {', '.join(differ)}.")
+
+
+def _scores_alone(
+    home: Path, trials: Sequence[results.Trial], objective: kt.Objective, space: Space
+) -> dict[int, float]:
+    """The objective of the trials on shared weights that were trained alone too, by their number."""
+    found = {}
+    for trial in trials:
+        run = RunFolder(home / ALONE / f"trial_{trial.number}")
+        if is_finished(run):
+            history = read_history(run / run_folder.HISTORY)
+            found[trial.number] = best_epoch(history, objective, trial.macs, space)[0]
+    return found
+
+
+def _with_settings_of(before: dict[str, Any], about: dict[str, Any], part: str) -> dict[str, Any]:
+    """A part of what distinguishes a search, with None for settings that only the search before has."""
+    return dict.fromkeys(before[part] if part == "settings" else ()) | about[part]
 
 
 def _record(trial: Any, space: Space, objective: kt.Objective, folder: Path) -> results.Trial:
@@ -163,7 +187,9 @@ def _record(trial: Any, space: Space, objective: kt.Objective, folder: Path) -> 
         score, metrics = best_epoch(history, objective, macs, space)
         epochs = len(history["epoch"])
     if (folder / RUN / run_folder.METRICS).is_file():
-        seconds = RunFolder(folder / RUN).metrics()["seconds"]
+        ended = RunFolder(folder / RUN).metrics()
+        seconds = ended["seconds"]
+        epochs = 0 if ended.get("slice") else epochs  # of shared weights, which no trial trains
     return results.Trial(
         number=int(trial.trial_id),
         status=trial.status,

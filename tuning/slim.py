@@ -13,7 +13,7 @@ from inception_v1.slimming import remove_channels
 from inception_v1.spec import check_choice, read_spec
 from training import run_folder as files
 from training.data.sources import Splits
-from training.distillation import Teacher
+from training.distillation import Distillations, Teacher
 from training.distribution.choose import make_strategy
 from training.distribution.strategy import Strategy
 from training.errors import UserError
@@ -122,6 +122,8 @@ def fine_tuning_recipe(recipe: Recipe, settings: SlimSettings) -> Recipe:
         weights=None,  # it starts from the slimmed network
         freeze_until=None,
         unfreeze_epochs=None,
+        teacher=None,  # the unslimmed network instead
+        distill_heads=0.0,
     )
 
 
@@ -133,7 +135,9 @@ def _task(
         prepare_task(recipe, None, distribution.replicas, spec, splits),
         spec=spec,
         keeps_classifiers=True,
-        teacher=Teacher(model, settings.teacher_weight, settings.temperature) if settings.teacher else None,
+        teacher=Distillations([Teacher(model, settings.teacher_weight, settings.temperature)])
+        if settings.teacher
+        else None,
     )
 
 

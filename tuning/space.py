@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from inception_v1.cost import classifier_cost
+from inception_v1.dependencies import convolution_widths
 from inception_v1.extras import extra
 from inception_v1.spec import BLOCKS, Spec, Widths, check_choice, round_width
 from training.errors import UserError
@@ -33,6 +34,8 @@ BRANCHES = {  # convolutions of a block by branch; a reduction goes with what it
 }
 STAGES = {stage: tuple(block for block in BLOCKS if block[0] == stage) for stage in "345"}
 GRID = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 1.75, 2.0)  # multipliers that a grid search steps through
+MULTIPLIERS = (GRID[0], GRID[-1])  # bounds of the multipliers, unless others are asked for
+STEM = "stem"  # the dimension that multiplies the widths before the first block
 Convolutions = tuple[tuple[str, ...], tuple[str, ...]]  # names of the blocks, and of the convolutions in each
 SPACES: dict[str, dict[str, Convolutions]] = {  # what each dimension sets
     "branches": {branch: (tuple(BLOCKS), fields) for branch, fields in BRANCHES.items()},
@@ -96,7 +99,7 @@ class Dimension:
         if self.spread == "widths":
             return list(range(int(self.low), int(self.high) + 1, 8))
         if self.blocks:
-            return list(GRID)
+            return [self.low, *(step for step in GRID if self.low < step < self.high), self.high]
         steps = np.geomspace if self.spread == "log" else np.linspace
         return self.round(steps(self.low, self.high, GRID_STEPS)).tolist()
 
@@ -113,10 +116,12 @@ class Space:
         budget: that every sample keeps.
         grid: whether samples come from a grid.
         proposal: widths of blocks that a search tries right after those of the start, for instance correlated ones.
+        multipliers: lowest and highest multiplier of the widths, around 1.
+        stem: whether one more dimension multiplies the widths of the convolutions before the first block.
 
     Raises:
-        UserError: an unknown name, a dimension that the recipe has no value for, or a budget that no sample fits;
-            the message names the smallest cost of the space.
+        UserError: an unknown name, multipliers that leave out 1, a dimension that the recipe has no value for, or a
+            budget that no sample fits; the message names the smallest cost of the space.
     """
 
     name: str
@@ -126,9 +131,14 @@ class Space:
     budget: Budget = dataclasses.field(default_factory=Budget)
     grid: bool = False
     proposal: Mapping[str, Widths] | None = None
+    multipliers: tuple[float, float] = MULTIPLIERS
+    stem: bool = False
 
     def __post_init__(self) -> None:
         check_choice("space", self.name, SPACES)
+        low, high = self.multipliers
+        if not 0 < low <= 1 <= high <= 16 or low == high:
+            raise UserError(f"Expected multipliers from 0 to 16 around 1; Received: multipliers={self.multipliers}.")
         for name in self.also:
             check_choice("also", name, RECIPE)
         if len(set(self.also)) < len(self.also):
@@ -208,6 +218,14 @@ class Space:
         """Whether a sample keeps the budget as it is."""
         return bool(self.which_keep({name: np.asarray([value]) for name, value in values.items()})[0])
 
+    def widths(self, values: Values) -> dict[str, Any]:
+        """Output channels of every convolution of the body, by its name; arrays where the values are."""
+        return convolution_widths(self.start, self._widths(values), self._stem_widths(values))
+
+    def extremes(self) -> tuple[dict[str, Value], dict[str, Value]]:
+        """The samples with the smallest and with the largest value of every width, whatever the budget."""
+        return self._extreme("low"), self._extreme("high")
+
     def exact(self, values: Values) -> dict[str, Value]:
         """The sample's own values, as they were before a trip through single precision."""
         found = {}
@@ -231,7 +249,7 @@ class Space:
         """What distinguishes networks and recipes: equal for samples that are the same after rounding."""
         rows = self._widths(values)
         widths = {f"{block}/{field}": int(n) for block, row in rows.items() for field, n in row._asdict().items()}
-        return widths | {name: values[name] for name in self.also}
+        return widths | {name: values[name] for name in (*self.also, *((STEM,) if self.stem else ()))}
 
     def hyperparameters(self) -> "kt.HyperParameters":
         """The dimensions as Keras Tuner knows them."""
@@ -260,11 +278,13 @@ class Space:
         found, table = [], self.start.block_widths()
         for name, (blocks, convolutions) in SPACES[self.name].items():
             if self.name != "blocks":
-                found.append(Dimension(name, GRID[0], GRID[-1], blocks=blocks, convolutions=convolutions))
+                found.append(Dimension(name, *self.multipliers, blocks=blocks, convolutions=convolutions))
                 continue
             own = getattr(table[blocks[0]], convolutions[0])
-            low, high = round_width(own * GRID[0]), round_width(own * GRID[-1])
+            low, high = (round_width(own * factor) for factor in self.multipliers)
             found.append(Dimension(name, low, high, own, "widths", blocks=blocks, convolutions=convolutions))
+        if self.stem:
+            found.append(Dimension(STEM, *self.multipliers, blocks=(STEM,)))
         return found
 
     def _recipe_dimension(self, name: str) -> Dimension:
@@ -292,8 +312,18 @@ class Space:
                     rows[block][field] = value if d.spread == "widths" else _multiplied(own, value)
         return {block: Widths(**row) for block, row in rows.items()}
 
+    def _stem_widths(self, values: Values) -> tuple[Any, ...]:
+        """Widths of the stem's convolutions; arrays where the values are."""
+        own = self.start.all_stem_widths()
+        return tuple(_multiplied(width, values[STEM]) for width in own) if self.stem else own
+
+    def _extreme(self, bound: Literal["low", "high"]) -> dict[str, Value]:
+        return {d.name: getattr(d, bound) if d.blocks else d.default for d in self.dimensions}
+
     def _network(self, values: Values, widths: Mapping[str, Widths] | None) -> Spec:
         fields = {**self.start.to_dict(), "widths": widths}
+        if self.stem and widths:
+            fields["stem_widths"] = tuple(int(width) for width in self._stem_widths(values))
         if (variant := values.get("normalization", self.start.variant)) != self.start.variant:
             fields |= {"variant": str(variant), "pixels": self.recipe.pixels, "lrn": None}
         if "dropout" in values:
@@ -308,7 +338,7 @@ class Space:
             those = kinds == variant
             chosen = {name: column[those] for name, column in values.items()}
             spec = self._network({"normalization": variant}, None)
-            params[those], macs[those] = classifier_cost(spec, self._widths(chosen))
+            params[those], macs[those] = classifier_cost(spec, self._widths(chosen), self._stem_widths(chosen))
         return params, macs
 
     def _below(self, params: np.ndarray, macs: np.ndarray) -> np.ndarray:
@@ -349,7 +379,7 @@ class Space:
     def _check_reachable(self) -> None:
         if self.budget == Budget():
             return
-        smallest = {d.name: d.low if d.blocks else d.default for d in self.dimensions}
+        smallest = self._extreme("low")
         params, macs = self.cost(smallest)
         if (self.first() and (self.grid or self.sample(REDRAWS, 0))) or (self.grid and self.keeps(smallest)):
             return

@@ -19,6 +19,7 @@ from inception_v1.spec import Spec
 from training import run_folder
 from training.callbacks import StopEarly
 from training.data.pipeline import Position, Shard
+from training.distillation import Distillation
 from training.distribution.strategy import Strategy
 from training.environment import describe_environment
 from training.errors import UserError
@@ -49,6 +50,7 @@ class DatasetTask:
         spec: the network.
         steps: batches of training in an epoch.
         datasets: (training, validation), of batches (images, labels).
+        teacher: what the network learns beside the labels, or None.
     """
 
     recipe: Recipe
@@ -57,7 +59,7 @@ class DatasetTask:
     datasets: tuple[tf.data.Dataset, tf.data.Dataset]
     pretrained: None = None
     keeps_classifiers: bool = False
-    teacher: None = None
+    teacher: Distillation | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -132,29 +134,21 @@ class TrialRunner(PersistentTuner):
         except OSError as error:  # a full disk, which would fail every trial
             raise kt.errors.FatalRuntimeError(str(error)) from error
         finally:
-            keras.utils.clear_session()
+            self._release()
         history = read_history(folder / RUN / run_folder.HISTORY)
         score = best_epoch(history, self._objective, self._space.cost(values)[1], self._space)[0]
         return {self._objective.name: score}
 
     def _train(self, run: RunFolder, values: Mapping[str, Any], until: int) -> None:
-        """One run without its test, from where it was interrupted."""
+        """Trains a sample's network, from where it was interrupted."""
         assert self._task is not None
         task = dataclasses.replace(self._task, recipe=self._space.recipe_of(values), spec=self._space.network(values))
-        if (run / run_folder.METRICS).is_file() and run.metrics()["status"] == "finished":
-            return  # killed before the oracle heard of it
-        distribution = self._distribution
-        resumes = run.check_usable(task.recipe, task.spec, False, distribution.replicas)
-        set_seed(task.recipe)
         options = FitOptions(until, self._stop(values), self._options.interval, show=self._options.progress)
-        with run.locked(), distribution.detect_failures():
-            if not resumes:
-                task.create(run)
-            known = {"strategy": distribution.name, "replicas": distribution.replicas}
-            known |= {"environment": describe_environment()}
-            with RunRecord(run, known) as record:
-                record.update(fit(task, distribution, run, resumes, options, record))
-            write_run_page(run)
+        train_untested(task, self._distribution, run, options)
+
+    def _release(self) -> None:
+        """Frees what a trial held."""
+        keras.utils.clear_session()
 
     def _stop(self, values: Mapping[str, Any]) -> StopEarly | None:
         if self._options.patience is None:
@@ -162,6 +156,33 @@ class TrialRunner(PersistentTuner):
         macs, name = self._space.cost(values)[1] / self._space.reference[1], self._objective.name
         direction = self._objective.direction
         return StopEarly(lambda row: results.objective(row, name, macs), direction, self._options.patience)
+
+
+def is_finished(run: RunFolder) -> bool:
+    """Whether a folder holds a run that ended as it should."""
+    return (run / run_folder.METRICS).is_file() and run.metrics()["status"] == "finished"
+
+
+def train_untested(task: AnyTask, distribution: Strategy, run: RunFolder, options: FitOptions) -> None:
+    """One run without its test, from where it was interrupted; nothing where it is finished.
+
+    Raises:
+        UserError: a folder in use or of another run, or a loss that is not finite.
+        OSError: the folder cannot be written.
+        KeyboardInterrupt: after noting it in the run's `metrics.json`.
+    """
+    if is_finished(run):
+        return  # of a trial: killed before the oracle heard of it
+    resumes = run.check_usable(task.recipe, task.spec, False, distribution.replicas)
+    set_seed(task.recipe)
+    with run.locked(), distribution.detect_failures():
+        if not resumes:
+            task.create(run)
+        known = {"strategy": distribution.name, "replicas": distribution.replicas}
+        known |= {"environment": describe_environment()}
+        with RunRecord(run, known) as record:
+            record.update(fit(task, distribution, run, resumes, options, record))
+        write_run_page(run)
 
 
 def best_epoch(

@@ -8,6 +8,7 @@ import pytest
 
 from inception_v1 import BLOCKS, Spec, cost
 from inception_v1.cost import classifier_cost
+from inception_v1.dependencies import channels
 from training.presets import PRESETS
 from tuning.budget import Budget
 from tuning.space import RECIPE, SPACES, Space
@@ -168,6 +169,8 @@ def test_ten_thousand_samples_and_costs_take_a_second():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"multipliers": (1.5, 2.0)}, "Expected multipliers from 0 to 16 around 1; Received: multipliers=(1.5, 2.0)."),
+        ({"multipliers": (1.0, 1.0)}, "Expected multipliers"),
         ({"name": "branch"}, "space='branch'. Did you mean 'branches'?"),
         ({"also": ("lerning_rate",)}, "Did you mean 'learning_rate'?"),
         ({"budget": Budget(max_macs=1e6), "grid": True}, "Expected a budget that space 'branches' can meet"),
@@ -191,6 +194,33 @@ def test_a_bad_space_is_refused(changes, message):
 def test_a_bad_bound_is_refused(bounds):
     with pytest.raises(ValueError, match=f"Expected {next(iter(bounds))} to be a number .*; Received"):
         Budget(**bounds)
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("stem", ["small", "imagenet", "cifar"])
+def test_the_stem_and_other_multipliers_reach_smaller_networks(name, stem):
+    start = dataclasses.replace(START, stem=stem)
+    whole = cost(start).without_aux().macs
+    sampled = space(name, start, multipliers=(0.25, 1.0), stem=True, budget=Budget(max_macs=0.3 * whole))
+    smallest, largest = map(sampled.network, sampled.extremes())
+    assert largest.block_widths() == start.block_widths()
+    assert largest.all_stem_widths() == start.all_stem_widths()
+    assert all(width <= max(8, own // 3) for width, own in zip(smallest.all_stem_widths(), start.all_stem_widths()))
+    found = sampled.sample(50, 0)
+    assert len({sampled.network(values).all_stem_widths() for values in found}) > 1
+    for values in found:
+        spec = sampled.network(values)
+        assert sampled.cost(values)[1] == cost(spec).without_aux().macs <= 0.3 * whole
+        assert {conv: int(width) for conv, width in sampled.widths(values).items()} == channels(spec)
+        again = sampled.exact({conv: float(np.float32(value)) for conv, value in values.items()})
+        assert again == values
+    ends = [point for d in sampled.dimensions if d.spread == "log" for point in (d.grid()[0], d.grid()[-1])]
+    assert set(ends) == {0.25, 1.0}
+
+
+def test_samples_that_differ_in_the_stem_alone_are_two():
+    sampled = space(stem=True)
+    assert sampled.identity(sampled.default()) != sampled.identity(sampled.default() | {"stem": 2.0})
 
 
 @pytest.mark.parametrize("name", SPACES)

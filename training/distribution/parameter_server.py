@@ -86,6 +86,8 @@ class ParameterServer(Strategy):
             raise UserError(
                 "Expected no unfreeze_epochs with parameter servers, where the graph is one for all epochs."
             )
+        if recipe.teacher or recipe.distill_heads:
+            raise UserError("Expected no teacher and no distill_heads with parameter servers; Received: one of them.")
 
     def fit(
         self,

@@ -40,10 +40,11 @@ def pareto(results: Results) -> Figure:
     axes.plot(*zip(*steps), color=TRIAL, linewidth=1.5, drawstyle="steps-post", label="best at that cost or less")
     axes.plot(*zip(*steps[:-1]), "o", color=TRIAL, markersize=6)
     up = 1 if results.direction == "max" else -1
-    if first in trials and first is not trials[0]:
+    best = results.best or trials[0]
+    if first in trials and first is not best:
         _mark(axes, macs, first, edge, "s", PAPER, "the paper's widths", up)
-    name = "the paper's widths are the best" if trials[0] is first else f"best (trial {trials[0].number})"
-    _mark(axes, macs, trials[0], edge, "*", BEST, name, up)
+    name = "the paper's widths are the best" if best is first else f"best (trial {best.number})"
+    _mark(axes, macs, best, edge, "*", BEST, name, up)
     if macs.min() > 0 and macs.max() > 20 * macs.min():
         axes.set_xscale("log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -68,7 +69,7 @@ def history(results: Results) -> Figure:
     reached = gather.accumulate(scores_of(trials))
     last = max(trial.number for trial in results.trials)
     axes.plot([*numbers, last], [*reached, reached[-1]], color=BEST, drawstyle="steps-post", label="best so far")
-    best = results.ranked[0]
+    best = results.best or trials[0]
     axes.plot(best.number, score_of(best), "*", color=BEST, markersize=14, label=f"best: trial {best.number}")
     if failed:
         bottom = axes.get_xaxis_transform()
@@ -129,7 +130,7 @@ def parallel(results: Results, found: Importance) -> Figure:
         results: of the search.
         found: their importance; of more than 12 dimensions its first 12 are drawn.
     """
-    trials, names = results.ranked[::-1], shown_dimensions(results, found)  # the best is drawn last
+    trials, names = _best_last(results), shown_dimensions(results, found)
     figure = Figure(figsize=(float(np.clip(2.5 + 0.9 * len(names), 8, 13)), 5.5), layout="constrained")
     axes = figure.add_subplot()
     if not trials or not names:
@@ -226,11 +227,18 @@ def log_spread(numbers: np.ndarray) -> bool:
     return bool(abs(skew(np.log(numbers))) < abs(skew(numbers)))
 
 
+def _best_last(results: Results) -> list[Trial]:
+    """The trials in the order in which they are drawn: better ones over worse ones, the best over all."""
+    trials = results.ranked[::-1]
+    return sorted(trials, key=lambda trial: trial is results.best)
+
+
 def _draw_lines(figure: Figure, axes: Axes, lines: np.ndarray, trials: Sequence[Trial], results: Results) -> None:
     """A line a trial, the better the darker, and the scale of their colors."""
     scores = scores_of(trials)
     most = results.direction == "max"
-    worst, best = worst_shown(scores, results.direction), scores[-1]
+    worst = worst_shown(scores, results.direction)
+    best = scores.max() if results.direction == "max" else scores.min()
     scale, colors = Normalize(*sorted((worst, best))), "viridis_r" if most else "viridis"
     width, opacity = (1.6, 0.85) if len(trials) <= 60 else (0.9, 0.5)
     drawn = LineCollection(list(lines), cmap=colors, norm=scale, linewidths=width, alpha=opacity, zorder=2)
@@ -300,7 +308,7 @@ def widths(results: Results) -> Figure:
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     if not trials:
         return _empty(figure, figure.add_subplot(), "no trial has completed")
-    best = trials[0]
+    best = results.best or trials[0]
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     pairs = [(0.2, best, 1.0)] if first is None else [(-0.2, first, 0.5), (0.2, best, 1.0)]
     for axes, columns in ((above, OUTPUTS), (below, REDUCTIONS)):

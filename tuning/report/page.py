@@ -7,13 +7,14 @@ from pathlib import Path
 from training.report.page import EmbeddedFigure, Table, embed, render
 from tuning.importance import Importance
 from tuning.report.figures import shown_dimensions
+from tuning.report.shared import shared_section
 from tuning.report.text import join_widths, shorten
 from tuning.results import COMPLETED, FAILED, Results, Trial, encodable, last_line
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 # How to read each figure, in the order in which the page shows them.
 CAPTIONS = {
-    "pareto": "Each dot is a trained network: the higher its score and the further left it lies, the better; none "
+    "pareto": "Each dot is a network: the higher its score and the further left it lies, the better; none "
     "beats those on the line at their cost.",
     "widths": "For each block, the channels of the paper's network on the left and of the best one on the right.",
     "history": "Each dot is a trial in the order of the search; the red line is the best score reached by then. "
@@ -50,11 +51,12 @@ def render_page(
         TEMPLATE,
         title="Search for the widths of GoogLeNet's branches",
         lead=f"{counts} The search looks for the {aim} {results.objective}.",
-        best=_compare(results.best, results.baseline) if results.best else None,
+        best=_compare(results.best, results.baseline, results.alone) if results.best else None,
         command=f"googlenet train --spec {spec} --recipe {recipe}",
         figures=[_figure(name, results.direction, png) for name, png in figures.items()] if results.ranked else [],
         trials=_trials(results, found, pages) if results.ranked else None,
         hidden=_hidden(results, found),
+        shared=shared_section(results),
         failed=Table(
             ("trial", "message"), [(trial.number, last_line(trial.message)) for trial in failed], {}, failures
         ),
@@ -68,8 +70,8 @@ def _setting(value: object) -> object:
     return "; ".join(f"{key}: {join_widths(row)}" for key, row in value.items()) if isinstance(value, dict) else value
 
 
-def _compare(best: Trial, baseline: Trial | None) -> Table:
-    """The best network, beside trial 0's where there is one."""
+def _compare(best: Trial, baseline: Trial | None, alone: Mapping[int, float]) -> Table:
+    """The best network, beside trial 0's where there is one; with what both scored when they were trained alone."""
     rows = [["score", _score(best)], ["parameters", f"{best.params:,}"], ["multiply-accumulates", f"{best.macs:,}"]]
     rows += [[f"widths of {block}", join_widths(widths)] for block, widths in best.spec.block_widths().items()]
     if baseline is None:
@@ -79,6 +81,10 @@ def _compare(best: Trial, baseline: Trial | None) -> Table:
     change = "" if baseline.score is None or best.score is None else f"{best.score - baseline.score:+.4f}"
     ratios = [change, _ratio(best.params, baseline.params), _ratio(best.macs, baseline.macs)]
     ratios += [""] * (len(rows) - len(ratios))
+    if alone:
+        rows.insert(1, ["score, trained alone", _score_alone(best, alone)])
+        paper.insert(1, _score_alone(baseline, alone))
+        ratios.insert(1, "")
     compared = [[row[0], own, row[1], ratio] for row, own, ratio in zip(rows, paper, ratios, strict=True)]
     return Table(("", "the paper's widths (trial 0)", f"best (trial {best.number})", "best to paper's"), compared)
 
@@ -98,7 +104,8 @@ def _trials(results: Results, found: Importance, pages: Mapping[int, str]) -> Ta
         cost = [f"{trial.params:,}", f"{trial.macs:,}", "" if ratio is None else f"{ratio:.3f}x"]
         values = [shorten(trial.values.get(name)) for name in names]
         rows.append([trial.number, _score(trial), *cost, trial.epochs, f"{trial.seconds:,.0f}", *values])
-    marks = {0: "best"} | {place: "paper" for place, trial in enumerate(trials) if place and trial.number == 0}
+    marks = {place: "paper" for place, trial in enumerate(trials) if trial.number == 0}
+    marks |= {place: "best" for place, trial in enumerate(trials) if trial is results.best}
     links = {row: pages[trial.number] for row, trial in enumerate(trials) if trial.number in pages}
     heads = ("trial", "score", "parameters", "MACs", "to trial 0", "epochs", "seconds", *names)
     return Table(heads, rows, marks, links)
@@ -111,6 +118,10 @@ def _hidden(results: Results, found: Importance) -> str:
 
 def _score(trial: Trial) -> str:
     return trial.status.lower() if trial.score is None else f"{trial.score:.4f}"
+
+
+def _score_alone(trial: Trial, alone: Mapping[int, float]) -> str:
+    return f"{alone[trial.number]:.4f}" if trial.number in alone else ""
 
 
 def _ratio(number: float, base: float) -> str:

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.report.progress import ShowProgress
+from tuning.rank_correlation import check_ranks
 from tuning.report.slimming import networks_table
 from tuning.report.text import shorten
 from tuning.results import Results, Standing, Trial, last_line
@@ -58,6 +59,18 @@ def best_table(results: Results, top: int = 5) -> Table:
     if first is not None and first not in trials[:top]:
         shown.add_section()
         shown.add_row(*_cells(first, results))
+    return shown
+
+
+def alone_table(results: Results) -> Table:
+    """The trials on shared weights that were trained alone, best first, and the rank correlation below them."""
+    correlation = check_ranks(results).correlation
+    shown = Table(title="trained alone", caption=correlation and f"Spearman's correlation: {correlation}")
+    for head in ("trial", "trained alone", "on shared weights", "MACs"):
+        shown.add_column(head, justify="right")
+    for trial in results.ranked_alone:
+        cells = (str(trial.number), f"{results.alone[trial.number]:.4f}", f"{trial.score:.4f}", f"{trial.macs:,}")
+        shown.add_row(*cells)
     return shown
 
 

@@ -98,10 +98,10 @@ def _write_trials(path: Path, results: Results) -> None:
 def _write_best(folder: Path, results: Results) -> None:
     """Writes the spec and recipe of the best trial. Without one both are removed, and the folder if nothing else is in
     it."""
-    if trials := results.ranked:
+    if best := results.best:
         folder.mkdir(exist_ok=True)
-        write_json(folder / run_folder.SPEC, trials[0].spec.to_dict())
-        write_json(folder / run_folder.RECIPE, dataclasses.asdict(trials[0].recipe))
+        write_json(folder / run_folder.SPEC, best.spec.to_dict())
+        write_json(folder / run_folder.RECIPE, dataclasses.asdict(best.recipe))
         return
     for name in (run_folder.SPEC, run_folder.RECIPE):
         (folder / name).unlink(missing_ok=True)
