@@ -101,8 +101,13 @@ class Tune:
     shared: Annotated[SharedSettings, Fields] = dataclasses.field(default_factory=SharedSettings)
     proposal: Path | None = None
     """A spec.json, such as that of googlenet widths, whose widths the second trial has; the first has the paper's."""
+    latency_table: Path | None = None
+    """A table of googlenet latency, for --max-latency-ms and --pareto; none: with --max-latency-ms one is measured."""
     objective: str | None = None
     """Column of history.csv, or accuracy_per_mac; none: validation top-1, of the averaged weights if there are any."""
+    pareto: bool = False
+    """Search for the front of the objective and the cost: milliseconds with a latency table, else multiply-accumulates.
+    With bayesian, evolution, random or grid."""
     patience: int | None = None
     """Epochs without a better objective after which a trial ends; none: never."""
     max_failures: int = 3
@@ -149,6 +154,24 @@ class Widths:
     """Mean correlation above which channels form a cluster."""
     out: Path | None = None
     """New folder for spec.json, widths.csv and correlations.png; none: RUN-widths."""
+
+
+@dataclasses.dataclass
+class Latency:
+    """Measure how long the operations of networks around one take on this machine, as a table for tune."""
+
+    spec: RunPath
+    """A spec.json: of a run that was trained as the search's trials are to be, or one that googlenet widths wrote."""
+    out: Path = Path("latency.json")
+    """The .json file to write."""
+    batch: Annotated[int, Range(1, 4096, below=False)] = 1
+    """Images in a call."""
+    threads: Annotated[int | None, Range(1, 1024, below=False)] = None
+    """Threads of onnxruntime; none: as many as it takes by itself."""
+    networks: Annotated[int, Range(4, 1000, below=False)] = 24
+    """Networks that are profiled."""
+    checks: Annotated[int, Range(0, 1000, below=False)] = 20
+    """Random networks that are timed as a whole, to tell how far off the table is."""
 
 
 @dataclasses.dataclass
@@ -430,6 +453,7 @@ Other = (
     Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Slim, tyro.conf.subcommand("slim")]
     | Annotated[Widths, tyro.conf.subcommand("widths")]
+    | Annotated[Latency, tyro.conf.subcommand("latency")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
@@ -699,6 +723,8 @@ def _tune(command: Tune, argv: list[str]) -> None:
         shared=command.shared if command.shared_weights else None,
         proposal=read_spec(command.proposal) if command.proposal else None,
         objective=command.objective,
+        pareto=command.pareto,
+        latency=command.latency_table,
         patience=command.patience,
         max_failures=command.max_failures,
         strategy=command.strategy,
@@ -712,6 +738,24 @@ def _tune(command: Tune, argv: list[str]) -> None:
     if results.alone:
         console.print(terminal.alone_table(results))
     console.print(f"report: {folder / write.REPORT / write.PAGE}", highlight=False, soft_wrap=True)
+
+
+def _latency(command: Latency, argv: list[str]) -> None:
+    from rich.console import Console
+
+    from inception_v1.atomic_files import check_file
+    from inception_v1.spec import read_spec
+    from training.report.progress import track_count
+    from tuning import measure_latency
+    from tuning.report.terminal import latency_table
+
+    arguments = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    spec, out = read_spec(arguments.pop("spec")), arguments.pop("out")
+    check_file(out, (".json",))
+    found = measure_latency(spec, **arguments, progress=track_count)
+    found.write(out)
+    Console().print(latency_table(found))
+    print(out)
 
 
 def _beside(run: Path, what: str) -> Path:
@@ -1063,6 +1107,7 @@ _RUN: dict[type, Callable[[Any, list[str]], int | None]] = {
     Tune: _tune,
     Slim: _slim,
     Widths: _widths,
+    Latency: _latency,
     Launch: _launch,
     Evaluate: _evaluate,
     Show: _show,

@@ -38,10 +38,13 @@ ORDER = {
         {"train"},
     ],
     "tuning": [
-        {"results", "budget"},
+        {"results", "budget", "pareto", "latency_table"},
         {"space", "keras_tuner_patches", "importance", "slim_settings", "latency", "correlations", "rank_correlation"},
-        {"oracles", "hypermodel", "allocation", "training_examples", "shared_settings", "sliced_network"},
-        {"width_proposals", "criteria", "sandwich", "slice_scores"},
+        {
+            *("oracles", "hypermodel", "allocation", "training_examples", "shared_settings", "sliced_network"),
+            "latency_measurement",
+        },
+        {"width_proposals", "criteria", "sandwich", "slice_scores", "pareto_oracles", "search_latency"},
         {"trials", "report", "sensitivity"},
         {"shared_trials", "slim"},
         {"search_folder"},

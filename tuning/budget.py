@@ -19,6 +19,8 @@ class Budget:
     keep_macs: Annotated[float | None, Range(0, 1, above=True)] = None
     """Largest relative difference of the multiply-accumulates from those of the network that the search starts from,
     e.g. 0.05."""
+    max_latency_ms: Annotated[float | None, COST] = None
+    """Largest number of milliseconds for a batch, by a latency table."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

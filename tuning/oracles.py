@@ -143,14 +143,26 @@ class _Gaussian(GaussianProcessOracle):
             found = self.gpr.fit(points, scores).kernel_
         noise = found.k2.noise_level
         surface = GaussianProcessRegressor(found.k1, alpha=noise, optimizer=None, normalize_y=True).fit(points, scores)
-        candidates = self._candidates(done, self.seed + int(trial_id))
-        mean, deviation = surface.predict(self.vectors(candidates), return_std=True)
-        for index in np.argsort(mean - self.beta * deviation, kind="stable"):
+        candidates = self.candidates(done, self.seed + int(trial_id))
+        for index in self.choose(surface, done, candidates):
             if not self.is_duplicate(candidates[index]):
                 return {"status": RUNNING, "values": candidates[index]}
         return {"status": STOPPED}
 
-    def _candidates(self, done: Sequence[Any], seed: int) -> list[dict[str, Any]]:
+    def choose(
+        self, surface: GaussianProcessRegressor, done: Sequence[Any], candidates: Sequence[dict[str, Any]]
+    ) -> np.ndarray:
+        """Indices of the candidates, the most promising first.
+
+        Args:
+            surface: of the scores, lower being better.
+            done: the completed trials.
+            candidates: to choose from.
+        """
+        mean, deviation = surface.predict(self.vectors(candidates), return_std=True)
+        return np.argsort(mean - self.beta * deviation, kind="stable")
+
+    def candidates(self, done: Sequence[Any], seed: int) -> list[dict[str, Any]]:
         """Random samples, and neighbors of the best trials."""
         sign = -1 if self.objective.direction == "max" else 1
         best = sorted(done, key=lambda trial: sign * trial.score)[:PARENTS]

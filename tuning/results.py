@@ -9,6 +9,7 @@ import numpy as np
 
 from inception_v1.spec import Spec
 from training.recipe import Recipe
+from tuning.pareto import hypervolume
 
 COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"  # Keras Tuner's names
 SEARCH = "search.json"  # by which the folder of a search is known
@@ -32,6 +33,7 @@ class Trial:
         epochs: that ended.
         seconds: that it took.
         message: why it failed; else empty.
+        latency: seconds for a batch, by the latency table of the search; None without one.
     """
 
     number: int
@@ -46,6 +48,12 @@ class Trial:
     epochs: int
     seconds: float
     message: str
+    latency: float | None = None
+
+    @property
+    def cost(self) -> float:
+        """Milliseconds for a batch where the search has a latency table, else multiply-accumulates for one image."""
+        return self.macs if self.latency is None else 1000 * self.latency
 
 
 def score_of(trial: Trial) -> float:
@@ -113,13 +121,34 @@ class Results:
 
     @property
     def front(self) -> list[Trial]:
-        """The Pareto front: the trials that none beats with as few multiply-accumulates, cheapest first."""
+        """The Pareto front: the trials that none beats at their cost (see `Trial.cost`) or less, cheapest first."""
         sign = 1 if self.direction == "max" else -1
         kept: list[Trial] = []
-        for trial in sorted(self.ranked, key=lambda trial: (trial.macs, -sign * score_of(trial))):
+        for trial in sorted(self.ranked, key=lambda trial: (trial.cost, -sign * score_of(trial))):
             if not kept or sign * score_of(trial) > sign * score_of(kept[-1]):
                 kept.append(trial)
         return kept
+
+    @property
+    def pareto(self) -> bool:
+        """Whether the search aims at the front of the objective and the cost."""
+        return bool(self.settings.get("pareto"))
+
+    @property
+    def hypervolumes(self) -> dict[int, float]:
+        """The hypervolume of the front after each completed trial, by its number: the area between the front and a
+        reference, of costs as fractions of the largest one. The reference is the largest cost of all trials and the
+        worst score, trials that are far worse apart (see `worst_shown`)."""
+        trials = sorted(self.ranked, key=lambda trial: trial.number)
+        if not trials:
+            return {}
+        costs, scores = np.array([trial.cost for trial in trials], "float64"), scores_of(trials)
+        gains = scores if self.direction == "max" else -scores
+        reference = (1.0, float(worst_shown(gains, "max")))
+        return {
+            trial.number: hypervolume(costs[:end] / costs.max(), gains[:end], reference)
+            for end, trial in enumerate(trials, start=1)
+        }
 
     def relative_macs(self, trial: Trial) -> float | None:
         """Multiply-accumulates as a multiple of trial 0's; None where there is no such number."""
@@ -139,6 +168,7 @@ class Standing(NamedTuple):
         seconds_left: by the mean of the trials since this process began; None where the number of trials is open.
         cost: parameters and multiply-accumulates of the trial's network, as fractions of those of the network that the
             search starts from.
+        latency: seconds for a batch, by the latency table of the search; None without one.
     """
 
     trial: Any
@@ -148,6 +178,7 @@ class Standing(NamedTuple):
     best: Any
     seconds_left: float | None
     cost: tuple[float, float]
+    latency: float | None = None
 
 
 def objective(history: Mapping[str, Any], name: str, macs: float) -> Any:

@@ -19,13 +19,15 @@ from training.recipe import Recipe
 from training.run_images import choose_splits
 from training.run_state import SAVE_EVERY, Interval
 from training.task import RecipeTask, network_for, prepare_task, recipe_distillation
-from tuning import oracles
+from tuning import oracles, pareto_oracles
 from tuning.budget import Budget
 from tuning.keras_tuner_patches import original_errors
+from tuning.latency_table import LatencyTable
 from tuning.oracles import InBudget
 from tuning.report.write import write_search_report
 from tuning.results import PER_MAC, Results, Standing
 from tuning.search_folder import claimed, joined, keep_images, kept_splits, make_objective, make_space, read_search
+from tuning.search_latency import LATENCY, find_table
 from tuning.shared_settings import SharedSettings
 from tuning.shared_trials import SharedTrialRunner, prefix, to_retrain, train_alone
 from tuning.space import MULTIPLIERS, Space
@@ -50,6 +52,8 @@ def search(
     stem: bool = False,
     shared: SharedSettings | None = None,
     objective: str | None = None,
+    pareto: bool = False,
+    latency: str | os.PathLike[str] | LatencyTable | None = None,
     patience: int | None = None,
     max_failures: int = 3,
     strategy: str | None = None,
@@ -89,6 +93,10 @@ def search(
         objective: a column of the runs' history, or "accuracy_per_mac" (validation accuracy over the multiply-
             accumulates as a fraction of those of the network that the search starts from); None for the validation
             accuracy of the main head, of the average where the recipe keeps one.
+        pareto: aim at the front of the objective and the cost instead of the objective alone, by a tuner of
+            `pareto_oracles.TUNERS`. The cost is the latency where there is a table, else the multiply-accumulates.
+        latency: a latency table of the network that the search starts from, or its file; None for that of the folder,
+            and where the budget bounds the latency for one that is measured before the first trial.
         patience: epochs without a better objective after which a trial ends; None for never.
         max_failures: failed trials in a row that end the search.
         strategy: devices of each trial, one of `STRATEGIES`.
@@ -117,6 +125,8 @@ def search(
         multipliers=multipliers,
         stem=stem,
         shared=shared,
+        pareto=pareto,
+        latency=latency,
     )
     interval = Interval.parse(save_every)
     chief, worker = _role()
@@ -134,7 +144,10 @@ def search(
     with joined(home, about) if worker else claimed(home, about):
         if isinstance(task, RecipeTask):
             keep_images(home, task)
-        oracle = oracles.make_oracle(tuner, samples, aim, trials, max_failures, _reporter(samples, show))
+        if samples.latency and not worker:
+            samples.latency.write(home / LATENCY)
+        make_oracle = pareto_oracles.make_oracle if pareto else oracles.make_oracle
+        oracle = make_oracle(tuner, samples, aim, trials, max_failures, _reporter(samples, show))
         options = TrialOptions(patience, interval, progress)
         runner = _runner(oracle, task, distribution, options, home, shared)
         if worker:
@@ -187,9 +200,13 @@ class _Plan:
     multipliers: tuple[float, float]
     stem: bool
     shared: SharedSettings | None
+    pareto: bool
+    latency: str | os.PathLike[str] | LatencyTable | None
 
     def __post_init__(self) -> None:
         check_choice("tuner", self.tuner, oracles.TUNERS)
+        if self.pareto:
+            pareto_oracles.check_settings(self.tuner, self.budget)
         for name in ("trials", "patience", "max_failures"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -209,23 +226,27 @@ class _Plan:
         """The space and what its trials train; no task for a process that only hands out trials."""
         if datasets is not None:
             start, steps = _fitting(self.network, datasets)
-            space = self._space(start)
+            space = self._space(start, home)
             teacher = recipe_distillation(self.recipe, start)
             return space, DatasetTask(self.recipe, start, steps, datasets, teacher=teacher)
         splits = kept_splits(home, self.recipe) or choose_splits(self.recipe)
-        space = self._space(network_for(self.recipe, splits.train, self.network))
+        space = self._space(network_for(self.recipe, splits.train, self.network), home)
         return space, prepare_task(self.recipe, None, distribution.replicas, space.start, splits) if reads else None
 
-    def _space(self, start: Spec) -> Space:
-        return make_space(self._space_settings(), start, self.recipe)
+    def _space(self, start: Spec, home: Path) -> Space:
+        settings = self._space_settings()
+        make_space(settings | {"max_latency_ms": None}, start, self.recipe)  # what is wrong ends before a measurement
+        table = find_table(home, self.latency, start, self.budget, waits=_role()[1])
+        return make_space(settings, start, self.recipe, table)
 
     def _space_settings(self) -> dict[str, Any]:
         own = {"space": self.space, "also": self.also, "tuner": self.tuner} | dataclasses.asdict(self.budget)
-        if self.proposal:
-            own["proposal"] = self.proposal.block_widths()
         if self.multipliers != MULTIPLIERS:
             own["multipliers"] = self.multipliers
-        return own | ({"stem": True} if self.stem else {})
+        if self.stem:
+            own["stem"] = True
+        # None where they are not used, as in searches of earlier releases, which lack them.
+        return own | {"proposal": self.proposal and self.proposal.block_widths(), "pareto": self.pareto or None}
 
     def settings(self, objective: str, space: Space) -> dict[str, Any]:
         """What distinguishes this search from others."""
@@ -296,8 +317,10 @@ def _reporter(space: Space, show: Callable[[Standing], None] | None) -> Callable
         each = (time.monotonic() - oracle.began) / max(ended - oracle.before, 1)
         left = None if oracle.max_trials is None else each * (oracle.max_trials - ended)
         best = [one for one in oracle.get_best_trials(1) if one.score is not None]
-        cost = space.cost(space.exact(trial.hyperparameters.values))
+        values = space.exact(trial.hyperparameters.values)
+        cost, seconds = space.cost(values), space.seconds(values)
         ratios = (cost[0] / space.reference[0], cost[1] / space.reference[1])
-        show(Standing(trial, oracle.objective.name, ended, oracle.max_trials, next(iter(best), None), left, ratios))
+        first = next(iter(best), None)
+        show(Standing(trial, oracle.objective.name, ended, oracle.max_trials, first, left, ratios, seconds))
 
     return report

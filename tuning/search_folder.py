@@ -25,8 +25,10 @@ from training.task import RecipeTask
 from tuning import results
 from tuning.budget import Budget
 from tuning.keras_tuner_patches import read_trials
+from tuning.latency_table import LatencyTable
 from tuning.report import write
 from tuning.results import FAILED, SEARCH, Results
+from tuning.search_latency import kept_table
 from tuning.shared_settings import FREE
 from tuning.shared_trials import ALONE
 from tuning.space import MULTIPLIERS, Space
@@ -48,7 +50,7 @@ def read_search(folder: str | os.PathLike[str]) -> Results:
     if renamed := [name for name in settings["also"] if name in RENAMED]:
         log.warning("%s calls %s what is now %s", home / SEARCH, renamed[0], RENAMED[renamed[0]])
         settings["also"] = [RENAMED.get(name, name) for name in settings["also"]]
-    space = make_space(settings, Spec(**about["network"]), Recipe(**about["recipe"]))
+    space = make_space(settings, Spec(**about["network"]), Recipe(**about["recipe"]), kept_table(home))
     objective = make_objective(settings["objective"], space)
     trials = [
         _record(trial, space, objective, home / TRIALS / f"trial_{trial.trial_id}")
@@ -71,15 +73,13 @@ def updated_search_page(folder: str | os.PathLike[str]) -> Path:
     return page
 
 
-def make_space(settings: dict[str, Any], start: Spec, recipe: Recipe) -> Space:
+def make_space(settings: dict[str, Any], start: Spec, recipe: Recipe, latency: LatencyTable | None = None) -> Space:
     """The space that the settings of a search describe."""
-    budget = Budget(*(settings[field.name] for field in dataclasses.fields(Budget)))
+    budget = Budget(*(settings.get(field.name) for field in dataclasses.fields(Budget)))  # earlier releases had fewer
     proposal = {block: Widths(*numbers) for block, numbers in (settings.get("proposal") or {}).items()} or None
     also, grid = tuple(settings["also"]), settings["tuner"] == "grid"
-    multipliers = tuple(settings.get("multipliers", MULTIPLIERS))
-    return Space(
-        settings["space"], start, recipe, also, budget, grid, proposal, multipliers, settings.get("stem", False)
-    )
+    multipliers, stem = tuple(settings.get("multipliers", MULTIPLIERS)), settings.get("stem", False)
+    return Space(settings["space"], start, recipe, also, budget, grid, proposal, multipliers, stem, latency)
 
 
 def make_objective(name: str | None, space: Space) -> kt.Objective:
@@ -198,6 +198,7 @@ def _record(trial: Any, space: Space, objective: kt.Objective, folder: Path) -> 
         recipe=space.recipe_of(values),
         params=params,
         macs=macs,
+        latency=space.seconds(values),
         score=score if trial.status == results.COMPLETED else None,
         metrics=metrics,
         epochs=epochs,

@@ -8,7 +8,7 @@ network is built.
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from inception_v1.spec import BLOCKS, Spec, Widths, check_choice, round_width
 from training.errors import UserError
 from training.recipe import Recipe
 from tuning.budget import Budget
+from tuning.latency_table import LatencyTable
 
 if typing.TYPE_CHECKING:
     import keras_tuner as kt
@@ -104,6 +105,20 @@ class Dimension:
         return self.round(steps(self.low, self.high, GRID_STEPS)).tolist()
 
 
+class Costs(NamedTuple):
+    """What networks cost at inference: arrays with one element a network.
+
+    Attributes:
+        params: parameters, running statistics included.
+        macs: multiply-accumulates for one image.
+        seconds: for a batch, by the latency table; zeros without one.
+    """
+
+    params: np.ndarray
+    macs: np.ndarray
+    seconds: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Space:
     """Networks and recipes around one of each.
@@ -118,10 +133,12 @@ class Space:
         proposal: widths of blocks that a search tries right after those of the start, for instance correlated ones.
         multipliers: lowest and highest multiplier of the widths, around 1.
         stem: whether one more dimension multiplies the widths of the convolutions before the first block.
+        latency: what networks of these widths take; None where the budget does not bound it.
 
     Raises:
-        UserError: an unknown name, multipliers that leave out 1, a dimension that the recipe has no value for, or a
-            budget that no sample fits; the message names the smallest cost of the space.
+        UserError: an unknown name, multipliers that leave out 1, a dimension that the recipe has no value for, a
+            latency table of another network or of other widths, or a budget that no sample fits; the message names the
+            smallest cost of the space.
     """
 
     name: str
@@ -133,6 +150,7 @@ class Space:
     proposal: Mapping[str, Widths] | None = None
     multipliers: tuple[float, float] = MULTIPLIERS
     stem: bool = False
+    latency: LatencyTable | None = None
 
     def __post_init__(self) -> None:
         check_choice("space", self.name, SPACES)
@@ -147,6 +165,7 @@ class Space:
             raise UserError("Expected another tuner than 'grid', which tries the points of its grid, with a proposal.")
         if None in self.start.input_shape:
             raise UserError(f"Expected a fixed height and width; Received: input_shape={self.start.input_shape}.")
+        self._check_latency()
         object.__setattr__(self, "dimensions", (*self._width_dimensions(), *map(self._recipe_dimension, self.also)))
         object.__setattr__(self, "reference", self.cost(self.default()))
         self._check_reachable()
@@ -184,6 +203,13 @@ class Space:
         rng = np.random.default_rng(seed)
         return self._listed({dimension.name: dimension.draw(rng, count) for dimension in self.dimensions})
 
+    def sample_costs(self, count: int, seed: int) -> list[dict[str, Value]]:
+        """Random samples, each times a random common factor, so that they reach the whole range of costs: of many
+        dimensions nearly all samples cost about the same."""
+        rng = np.random.default_rng(seed)
+        drawn = {dimension.name: dimension.draw(rng, count) for dimension in self.dimensions}
+        return self._listed(self._times(drawn, np.exp2(rng.uniform(-1, 1, count))))
+
     def neighbors(self, values: Values, count: int, seed: int) -> list[dict[str, Value]]:
         """Samples that differ from one in a single dimension, before the common factor of their budget."""
         rng = np.random.default_rng(seed)
@@ -207,12 +233,16 @@ class Space:
 
     def cost(self, values: Values) -> tuple[int, int]:
         """Parameters and multiply-accumulates of a sample's network at inference."""
-        params, macs = self._costs({name: np.asarray([value]) for name, value in values.items()})
-        return int(params[0]), int(macs[0])
+        costs = self.costs({name: np.asarray([value]) for name, value in values.items()})
+        return int(costs.params[0]), int(costs.macs[0])
+
+    def seconds(self, values: Values) -> float | None:
+        """What a sample's network takes for a batch by the latency table; None without one."""
+        return self.latency.seconds(self.network(values)) if self.latency else None
 
     def which_keep(self, values: Values) -> np.ndarray:
         """Which samples, passed as arrays, keep the budget unchanged."""
-        return self._keeps(*self._costs(values))
+        return self._keeps(self.costs(values))
 
     def keeps(self, values: Values) -> bool:
         """Whether a sample keeps the budget as it is."""
@@ -330,8 +360,8 @@ class Space:
             fields["dropout"] = (float(values["dropout"]), self.start.dropout[1])
         return Spec(**fields)
 
-    def _costs(self, values: Values) -> tuple[np.ndarray, np.ndarray]:
-        """Parameters and multiply-accumulates of samples, passed as arrays."""
+    def costs(self, values: Values) -> Costs:
+        """What the networks of samples, passed as arrays, cost."""
         kinds = values.get("normalization", np.full(len(next(iter(values.values()))), self.start.variant))
         params, macs = np.zeros(len(kinds), "int64"), np.zeros(len(kinds), "int64")
         for variant in np.unique(kinds):
@@ -339,34 +369,38 @@ class Space:
             chosen = {name: column[those] for name, column in values.items()}
             spec = self._network({"normalization": variant}, None)
             params[those], macs[those] = classifier_cost(spec, self._widths(chosen), self._stem_widths(chosen))
-        return params, macs
+        seconds = self.latency.seconds(self.start, self._widths(values)) if self.latency else np.zeros(len(kinds))
+        return Costs(params, macs, seconds)
 
-    def _below(self, params: np.ndarray, macs: np.ndarray) -> np.ndarray:
+    def _below(self, costs: Costs) -> np.ndarray:
         """Whether a sample keeps the upper bounds."""
-        return (params <= (self.budget.max_params or np.inf)) & (macs <= (self.budget.max_macs or np.inf))
+        budget = self.budget
+        fits = (costs.params <= (budget.max_params or np.inf)) & (costs.macs <= (budget.max_macs or np.inf))
+        return fits & (1000 * costs.seconds <= (budget.max_latency_ms or np.inf))
 
-    def _keeps(self, params: np.ndarray, macs: np.ndarray) -> np.ndarray:
+    def _keeps(self, costs: Costs) -> np.ndarray:
         tolerance, wanted = self.budget.keep_macs, self.reference[1]
-        return self._below(params, macs) & (abs(macs - wanted) <= (np.inf if tolerance is None else tolerance * wanted))
+        most = np.inf if tolerance is None else tolerance * wanted
+        return self._below(costs) & (abs(costs.macs - wanted) <= most)
 
-    def _affordable(self, params: np.ndarray, macs: np.ndarray) -> np.ndarray:
+    def _affordable(self, costs: Costs) -> np.ndarray:
         """Whether a scaled sample costs no more than it should; where the cost is to be kept, than the start does."""
         most = self.reference[1] if self.budget.keep_macs is not None else np.inf
-        return self._below(params, macs) & (macs <= most)
+        return self._below(costs) & (costs.macs <= most)
 
     def _scaled(self, values: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Samples in the budget, by the largest common factor that they can afford, and which of them got there."""
-        fine = self._keeps(*self._costs(values))
+        fine = self._keeps(self.costs(values))
         if fine.all():
             return values, fine
         low, high = np.full(len(fine), -float(OCTAVES)), np.full(len(fine), float(OCTAVES))
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            can = self._affordable(*self._costs(self._times(values, 2.0**middle)))
+            can = self._affordable(self.costs(self._times(values, 2.0**middle)))
             low, high = np.where(can, middle, low), np.where(can, high, middle)
         scaled = self._times(values, np.where(fine, 1.0, 2.0**low))
         scaled = {name: np.where(fine, values[name], column) for name, column in scaled.items()}
-        return scaled, self._keeps(*self._costs(scaled))
+        return scaled, self._keeps(self.costs(scaled))
 
     def _times(self, values: dict[str, np.ndarray], factor: np.ndarray) -> dict[str, np.ndarray]:
         """The samples with all their widths scaled, inside the bounds; on the grid of one that has one."""
@@ -376,19 +410,43 @@ class Space:
                 scaled[d.name] = d.round(values[d.name] * factor)
         return scaled
 
+    def _check_latency(self) -> None:
+        if self.latency is None:
+            if self.budget.max_latency_ms is not None:
+                raise UserError(
+                    "Expected a latency table with a budget of milliseconds; Received: "
+                    f"max_latency_ms={self.budget.max_latency_ms:g} without one."
+                )
+            return
+        self.latency.check_network(self.start)
+        if self.stem or self.multipliers[0] < MULTIPLIERS[0] or self.multipliers[1] > MULTIPLIERS[1]:
+            raise UserError(
+                f"Expected multipliers from {MULTIPLIERS[0]} to {MULTIPLIERS[1]}, and none of the stem, with a latency "
+                f"table, which was measured for these; Received: multipliers={self.multipliers}, stem={self.stem}."
+            )
+        if "normalization" in self.also:
+            raise UserError(
+                "Expected no 'normalization' among the dimensions with a latency table, which holds one family; "
+                f"Received: also={self.also}."
+            )
+
     def _check_reachable(self) -> None:
         if self.budget == Budget():
             return
         smallest = self._extreme("low")
-        params, macs = self.cost(smallest)
         if (self.first() and (self.grid or self.sample(REDRAWS, 0))) or (self.grid and self.keeps(smallest)):
             return
         asked = ", ".join(f"{k}={v:g}" for k, v in dataclasses.asdict(self.budget).items() if v is not None)
         raise UserError(
-            f"Expected a budget that space {self.name!r} can meet: its smallest network has {params:,} parameters "
-            f"and {macs:,} multiply-accumulates, that of the start {self.reference[0]:,} and {self.reference[1]:,}; "
-            f"Received: {asked}."
+            f"Expected a budget that space {self.name!r} can meet: its smallest network has {self._sizes(smallest)}, "
+            f"that of the start {self._sizes(self.default())}; Received: {asked}."
         )
+
+    def _sizes(self, values: Values) -> str:
+        """The costs of a sample in words."""
+        (params, macs), seconds = self.cost(values), self.seconds(values)
+        counts = f"{params:,} parameters and {macs:,} multiply-accumulates"
+        return counts if seconds is None else f"{counts} and takes {1000 * seconds:.3g} ms"
 
 
 def _multiplied(own: int, factor: Any) -> Any:

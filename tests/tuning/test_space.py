@@ -232,7 +232,8 @@ def test_an_impossible_budget_says_what_the_space_can_reach(name):
         space(name, budget=Budget(max_macs=smallest.macs - 1))
     assert str(error.value) == (
         f"Expected a budget that space {name!r} can meet: its smallest network has {smallest.params:,} parameters "
-        f"and {smallest.macs:,} multiply-accumulates, that of the start {start.params:,} and {start.macs:,}; "
+        f"and {smallest.macs:,} multiply-accumulates, that of the start {start.params:,} parameters "
+        f"and {start.macs:,} multiply-accumulates; "
         f"Received: max_macs={smallest.macs - 1:g}."
     )
     assert space(name, budget=Budget(max_macs=1.2 * smallest.macs)).sample(50, 0)

@@ -26,33 +26,40 @@ OUTPUTS, REDUCTIONS = (0, 2, 4, 5), (1, 3)  # of the six widths
 
 
 def pareto(results: Results) -> Figure:
-    """Score against multiply-accumulates of the completed trials; the front is a step line."""
+    """Score against the cost of the completed trials (see `Trial.cost`); the front is a step line."""
     trials, first = results.ranked, results.baseline
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
     if not trials:
         return _empty(figure, axes, "no trial has completed")
-    macs = np.array([trial.macs for trial in trials], "float64")
-    edge = _scatter(axes, macs, trials, results.direction)
+    costs = np.array([trial.cost for trial in trials], "float64")
+    edge = _scatter(axes, costs, trials, results.direction)
     cheapest = results.front
-    right = macs.max() + 0.04 * (np.ptp(macs) or macs.max())
-    steps = [*((trial.macs, score_of(trial)) for trial in cheapest), (right, score_of(cheapest[-1]))]
+    right = costs.max() + 0.04 * (np.ptp(costs) or costs.max())
+    steps = [*((trial.cost, score_of(trial)) for trial in cheapest), (right, score_of(cheapest[-1]))]
     axes.plot(*zip(*steps), color=TRIAL, linewidth=1.5, drawstyle="steps-post", label="best at that cost or less")
     axes.plot(*zip(*steps[:-1]), "o", color=TRIAL, markersize=6)
     up = 1 if results.direction == "max" else -1
     best = results.best or trials[0]
     if first in trials and first is not best:
-        _mark(axes, macs, first, edge, "s", PAPER, "the paper's widths", up)
+        _mark(axes, costs, first, edge, "s", PAPER, "the paper's widths", up)
     name = "the paper's widths are the best" if best is first else f"best (trial {best.number})"
-    _mark(axes, macs, best, edge, "*", BEST, name, up)
-    if macs.min() > 0 and macs.max() > 20 * macs.min():
+    _mark(axes, costs, best, edge, "*", BEST, name, up)
+    if costs.min() > 0 and costs.max() > 20 * costs.min():
         axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set(xlabel="multiply-accumulates for one image", ylabel=results.objective)
+    if trials[0].latency is None:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set(xlabel=cost_name(results), ylabel=results.objective)
     axes.set_title(f"{_count(trials)}, {len(cheapest)} on the front", fontsize=10)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
+
+
+def cost_name(results: Results) -> str:
+    """What `Trial.cost` counts in a search."""
+    timed = any(trial.latency is not None for trial in results.trials)
+    return "milliseconds for a batch" if timed else "multiply-accumulates for one image"
 
 
 def history(results: Results) -> Figure:
@@ -82,6 +89,26 @@ def history(results: Results) -> Figure:
     return figure
 
 
+def hypervolume_growth(results: Results) -> Figure:
+    """The hypervolume of the front after each completed trial (see `Results.hypervolumes`)."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    if not (grown := results.hypervolumes):
+        return _empty(figure, axes, "no trial has completed")
+    numbers, areas = list(grown), list(grown.values())
+    last = max(trial.number for trial in results.trials)
+    axes.plot([*numbers, last], [*areas, areas[-1]], color=TRIAL, drawstyle="steps-post")
+    rises = [n for n in range(len(areas)) if areas[n] > (areas[n - 1] if n else 0)]
+    axes.plot([numbers[n] for n in rises], [areas[n] for n in rises], "o", color=TRIAL, markersize=5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="trial", ylabel="hypervolume", ylim=(0, None))
+    axes.set_title(
+        f"hypervolume of {results.objective} and {cost_name(results)}; dots: trials that add to it", fontsize=10
+    )
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def _scatter(axes: Axes, x: np.ndarray, trials: Sequence[Trial], direction: str) -> float:
     """Dots at the scores; those far worse than the rest are triangles at the edge. Returns the score of the edge."""
     scores = scores_of(trials)
@@ -107,11 +134,11 @@ def _mark(axes: Axes, x: np.ndarray, trial: Trial, edge: float, marker: str, col
     y, side = up * max(up * score_of(trial), up * edge), up if marker == "*" else -up
     if y == edge:  # no room beyond
         side = up
-    axes.plot(trial.macs, y, marker, color=color, markersize=15 if marker == "*" else 8, zorder=4)
-    room = trial.macs <= x.min() + 0.7 * np.ptp(x)  # to the right, for the name
+    axes.plot(trial.cost, y, marker, color=color, markersize=15 if marker == "*" else 8, zorder=4)
+    room = trial.cost <= x.min() + 0.7 * np.ptp(x)  # to the right, for the name
     axes.annotate(
         f"{name}\n{trial.score:.4f}",
-        (trial.macs, y),
+        (trial.cost, y),
         (8 if room else -8, 10 * side),
         textcoords="offset points",
         ha="left" if room else "right",

@@ -19,6 +19,9 @@ CAPTIONS = {
     "widths": "For each block, the channels of the paper's network on the left and of the best one on the right.",
     "history": "Each dot is a trial in the order of the search; the red line is the best score reached by then. "
     "Where it still moves, more trials may help.",
+    "hypervolume": "The area between the front and a reference after each trial: how good the front is, as one number. "
+    "The reference is the largest cost of all trials and the worst score that is not far worse than the rest; costs "
+    "count as fractions of the largest. Where the line still rises, more trials may help.",
     "importance": "The longer the bar, the more the score depends on that dimension, as far as a model can tell of "
     "trials that it has not seen; whiskers are one standard deviation, and a trial that went far worse than the rest "
     "counts as the worst of them.",
@@ -44,19 +47,25 @@ def render_page(
     others = len(states) - states.count(COMPLETED) - states.count(FAILED)
     counts = f"{states.count(COMPLETED)} trials completed, {states.count(FAILED)} failed, {others} not finished."
     aim = "highest" if results.direction == "max" else "lowest"
+    aimed = (
+        f"the front of the {aim} {results.objective} and the lowest cost"
+        if results.pareto
+        else f"the {aim} {results.objective}"
+    )
     failed = [trial for trial in results.trials if trial.status == FAILED]
     spec, recipe = (shlex.quote(str(folder / "best" / name)) for name in ("spec.json", "recipe.json"))
     failures = {row: pages[trial.number] for row, trial in enumerate(failed) if trial.number in pages}
     return render(
         TEMPLATE,
         title="Search for the widths of GoogLeNet's branches",
-        lead=f"{counts} The search looks for the {aim} {results.objective}.",
+        lead=f"{counts} The search looks for {aimed}.",
         best=_compare(results.best, results.baseline, results.alone) if results.best else None,
         command=f"googlenet train --spec {spec} --recipe {recipe}",
         figures=[_figure(name, results.direction, png) for name, png in figures.items()] if results.ranked else [],
         trials=_trials(results, found, pages) if results.ranked else None,
         hidden=_hidden(results, found),
         shared=shared_section(results),
+        front=_front(results) if results.pareto and results.ranked else None,
         failed=Table(
             ("trial", "message"), [(trial.number, last_line(trial.message)) for trial in failed], {}, failures
         ),
@@ -73,13 +82,19 @@ def _setting(value: object) -> object:
 def _compare(best: Trial, baseline: Trial | None, alone: Mapping[int, float]) -> Table:
     """The best network, beside trial 0's where there is one; with what both scored when they were trained alone."""
     rows = [["score", _score(best)], ["parameters", f"{best.params:,}"], ["multiply-accumulates", f"{best.macs:,}"]]
+    if best.latency is not None:
+        rows.append(["milliseconds", f"{best.cost:.3g}"])
     rows += [[f"widths of {block}", join_widths(widths)] for block, widths in best.spec.block_widths().items()]
     if baseline is None:
         return Table(("", f"best (trial {best.number})"), rows)
     paper = [_score(baseline), f"{baseline.params:,}", f"{baseline.macs:,}"]
+    if baseline.latency is not None:
+        paper.append(f"{baseline.cost:.3g}")
     paper += map(join_widths, baseline.spec.block_widths().values())
     change = "" if baseline.score is None or best.score is None else f"{best.score - baseline.score:+.4f}"
     ratios = [change, _ratio(best.params, baseline.params), _ratio(best.macs, baseline.macs)]
+    if best.latency is not None:
+        ratios.append(_ratio(best.cost, baseline.cost))
     ratios += [""] * (len(rows) - len(ratios))
     if alone:
         rows.insert(1, ["score, trained alone", _score_alone(best, alone)])
@@ -87,6 +102,17 @@ def _compare(best: Trial, baseline: Trial | None, alone: Mapping[int, float]) ->
         ratios.insert(1, "")
     compared = [[row[0], own, row[1], ratio] for row, own, ratio in zip(rows, paper, ratios, strict=True)]
     return Table(("", "the paper's widths (trial 0)", f"best (trial {best.number})", "best to paper's"), compared)
+
+
+def _front(results: Results) -> Table:
+    """The trials on the front, cheapest first, with the folder of each network."""
+    rows = [
+        [f"front/{number:02d}", trial.number, _score(trial), f"{trial.params:,}", f"{trial.macs:,}"]
+        + ([] if trial.latency is None else [f"{trial.cost:.3g}"])
+        for number, trial in enumerate(results.front)
+    ]
+    timed = ("ms",) if results.front[0].latency is not None else ()
+    return Table(("folder", "trial", "score", "parameters", "MACs", *timed), rows)
 
 
 def _figure(name: str, direction: str, png: bytes) -> EmbeddedFigure:
@@ -102,12 +128,15 @@ def _trials(results: Results, found: Importance, pages: Mapping[int, str]) -> Ta
     for trial in trials:
         ratio = results.relative_macs(trial)
         cost = [f"{trial.params:,}", f"{trial.macs:,}", "" if ratio is None else f"{ratio:.3f}x"]
+        if trial.latency is not None:
+            cost.append(f"{trial.cost:.3g}")
         values = [shorten(trial.values.get(name)) for name in names]
         rows.append([trial.number, _score(trial), *cost, trial.epochs, f"{trial.seconds:,.0f}", *values])
     marks = {place: "paper" for place, trial in enumerate(trials) if trial.number == 0}
     marks |= {place: "best" for place, trial in enumerate(trials) if trial is results.best}
     links = {row: pages[trial.number] for row, trial in enumerate(trials) if trial.number in pages}
-    heads = ("trial", "score", "parameters", "MACs", "to trial 0", "epochs", "seconds", *names)
+    timed = ("ms",) if results.ranked[0].latency is not None else ()
+    heads = ("trial", "score", "parameters", "MACs", "to trial 0", *timed, "epochs", "seconds", *names)
     return Table(heads, rows, marks, links)
 
 

@@ -4,10 +4,12 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
 from training.report.progress import ShowProgress
+from tuning.latency_table import LatencyTable
 from tuning.rank_correlation import check_ranks
 from tuning.report.slimming import networks_table
 from tuning.report.text import shorten
@@ -28,6 +30,8 @@ def trial_line(standing: Standing) -> str:
     if best is not None:
         parts.append(f"best {best.score:.4f} (trial {int(best.trial_id)})")
     parts.append(f"parameters {params:.2f}x  MACs {macs:.2f}x")
+    if standing.latency is not None:
+        parts.append(f"{1000 * standing.latency:.3g} ms")
     if standing.seconds_left:
         parts.append(f"about {datetime.timedelta(seconds=round(standing.seconds_left))} left")
     return "  ".join(parts)
@@ -52,7 +56,8 @@ def best_table(results: Results, top: int = 5) -> Table:
         f"{len(trials)} of {len(results.trials)} trials completed; best by {results.objective} ({results.direction})"
     )
     shown = Table(title=escape(title), caption="MACs: beside trial 0, which has the paper's widths")
-    for head in ("trial", "score", "values", "params", "MACs", "seconds"):
+    timed = [trial for trial in results.trials if trial.latency is not None]
+    for head in ("trial", "score", "values", "params", "MACs", *(("ms",) if timed else ()), "seconds"):
         shown.add_column(head, justify="left" if head == "values" else "right", overflow="fold")
     for trial in trials[:top]:
         shown.add_row(*_cells(trial, results))
@@ -71,6 +76,20 @@ def alone_table(results: Results) -> Table:
     for trial in results.ranked_alone:
         cells = (str(trial.number), f"{results.alone[trial.number]:.4f}", f"{trial.score:.4f}", f"{trial.macs:,}")
         shown.add_row(*cells)
+    return shown
+
+
+def latency_table(found: LatencyTable) -> Table:
+    """What a latency table was measured with, and how far off its sums are."""
+    threads = found.about["threads"] or "its own number of"
+    shown = Table(title=f"{found.about['runtime']}, {threads} threads, batch {found.batch}, {found.about['cpu']}")
+    shown.add_column("networks timed as a whole")
+    shown.add_column(str(len(found.checks)), justify="right")
+    if found.checks:
+        errors, measured = np.abs(found.errors), [1000 * check.measured for check in found.checks]
+        shown.add_row("milliseconds", f"{min(measured):.3g} to {max(measured):.3g}")
+        shown.add_row("mean difference of the table's sums", f"{errors.mean():.1%}")
+        shown.add_row("largest difference", f"{errors.max():.1%}")
     return shown
 
 
@@ -97,5 +116,6 @@ def _cells(trial: Trial, results: Results) -> tuple[str, ...]:
         escape("  ".join(values)),
         f"{trial.params:,}",
         "" if ratio is None else f"{ratio:.2f}x",
+        *(() if trial.latency is None else (f"{1000 * trial.latency:.3g}",)),
         f"{trial.seconds:,.0f}",
     )

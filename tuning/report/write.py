@@ -5,6 +5,7 @@ import dataclasses
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -21,14 +22,15 @@ from tuning.report.page import CAPTIONS, render_page
 from tuning.report.text import join_widths
 from tuning.results import Results, Trial, last_line
 
-TRIALS, BEST, REPORT, TENSORBOARD = "trials.csv", "best", "report", "tensorboard"
+TRIALS, BEST, FRONT, REPORT, TENSORBOARD = "trials.csv", "best", "front", "report", "tensorboard"
 EVENTS = "events.out.tfevents.hparams"
 
 
 def write_search_report(folder: Path, results: Results) -> None:
     """Writes `trials.csv`, `best/` (`spec.json`, `recipe.json`), `report/` (figures, `report.html`), `tensorboard/`.
 
-    Without a completed trial there is no `best/`; what a call before wrote there is removed.
+    A search for a front gets `front/00/`, `front/01/`, ... too, with files like those of `best/`, the cheapest network
+    first. Without a completed trial there is no `best/`; what a call before wrote there is removed.
 
     Args:
         folder: the search's; made if absent.
@@ -42,13 +44,17 @@ def write_search_report(folder: Path, results: Results) -> None:
         "importance": figures.importance_bars(found),
         "parallel": figures.parallel(results, found),
     }
+    if results.pareto:
+        drawn["hypervolume"] = figures.hypervolume_growth(results)
     report = folder / REPORT
     report.mkdir(parents=True, exist_ok=True)
     _write_trials(folder / TRIALS, results)
-    _write_best(folder / BEST, results)
+    _write_network(folder / BEST, results.best)
+    if results.pareto:
+        _write_front(folder / FRONT, results.front)
     for name, figure in drawn.items():
         save(figure, report / f"{name}.png")
-    images = {name: (report / f"{name}.png").read_bytes() for name in CAPTIONS}
+    images = {name: (report / f"{name}.png").read_bytes() for name in CAPTIONS if name in drawn}
     write_text(report / PAGE, render_page(folder, results, found, images, _pages(folder)))
     for trial in results.trials:
         hparams(folder / TENSORBOARD / f"trial_{trial.number}", trial)
@@ -67,7 +73,10 @@ def _write_trials(path: Path, results: Results) -> None:
     """One row a trial. A dimension or metric with the name of another column is "value.NAME" or "metric.NAME"."""
     values = results.dimensions
     metrics = list(dict.fromkeys(name for trial in results.trials for name in trial.metrics))
-    costs = ("params", "macs", "relative_macs", "epochs", "seconds")
+    grown = results.hypervolumes if results.pareto else {}
+    timed = any(trial.latency is not None for trial in results.trials)
+    costs = ("params", "macs", "relative_macs", *(("latency_ms",) if timed else ()), "epochs", "seconds")
+    costs += ("hypervolume",) if results.pareto else ()
     fixed = {"number", "status", "score", *costs, "message", *(f"widths_{block}" for block in BLOCKS)}
     with atomic_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -87,7 +96,10 @@ def _write_trials(path: Path, results: Results) -> None:
                 (
                     *(trial.number, trial.status, trial.score),
                     *(trial.values.get(name) for name in values),
-                    *(trial.params, trial.macs, results.relative_macs(trial), trial.epochs, trial.seconds),
+                    *(trial.params, trial.macs, results.relative_macs(trial)),
+                    *((trial.cost,) if timed else ()),
+                    *(trial.epochs, trial.seconds),
+                    *((grown.get(trial.number),) if results.pareto else ()),
                     *(trial.metrics.get(name) for name in metrics),
                     *(join_widths(widths[block]) for block in BLOCKS),
                     last_line(trial.message),
@@ -95,18 +107,26 @@ def _write_trials(path: Path, results: Results) -> None:
             )
 
 
-def _write_best(folder: Path, results: Results) -> None:
-    """Writes the spec and recipe of the best trial. Without one both are removed, and the folder if nothing else is in
-    it."""
-    if best := results.best:
-        folder.mkdir(exist_ok=True)
-        write_json(folder / run_folder.SPEC, best.spec.to_dict())
-        write_json(folder / run_folder.RECIPE, dataclasses.asdict(best.recipe))
+def _write_network(folder: Path, trial: Trial | None) -> None:
+    """Writes the spec and recipe of a trial. Without one both are removed, and the folder if nothing else is in it."""
+    if trial:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / run_folder.SPEC, trial.spec.to_dict())
+        write_json(folder / run_folder.RECIPE, dataclasses.asdict(trial.recipe))
         return
     for name in (run_folder.SPEC, run_folder.RECIPE):
         (folder / name).unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def _write_front(folder: Path, trials: Sequence[Trial]) -> None:
+    """A numbered folder for each trial; those of a longer front before are removed."""
+    for number, trial in enumerate(trials):
+        _write_network(folder / f"{number:02d}", trial)
+    for other in folder.glob("[0-9]*"):
+        if other.name.isdigit() and int(other.name) >= len(trials):
+            _write_network(other, None)
 
 
 def hparams(folder: Path, trial: Trial) -> None:
@@ -117,6 +137,8 @@ def hparams(folder: Path, trial: Trial) -> None:
         trial: finished or not.
     """
     scalars = {"params": trial.params, "macs": trial.macs, "seconds": trial.seconds, **trial.metrics}
+    if trial.latency is not None:
+        scalars["latency_ms"] = trial.cost
     if trial.score is not None:
         scalars["score"] = trial.score
     folder.mkdir(parents=True, exist_ok=True)
