@@ -161,7 +161,7 @@ class Latency:
     """Measure how long the operations of networks around one take on this machine, as a table for tune."""
 
     spec: RunPath
-    """A spec.json: of a run that was trained as the search's trials are to be, or one that googlenet widths wrote."""
+    """A spec.json: that of a run with the recipe that the search is to have."""
     out: Path = Path("latency.json")
     """The .json file to write."""
     batch: Annotated[int, Range(1, 4096, below=False)] = 1

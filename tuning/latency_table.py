@@ -21,7 +21,7 @@ from inception_v1.atomic_files import write_json
 from inception_v1.spec import Conv, Inception, LayerSpec, MaxPool, ResponseNorm, Spec, Widths
 from training.errors import UserError
 
-# Fields of a network that decide which operations it has; those of a space differ in their widths alone.
+# Fields of a network that decide which operations it has; networks of a space differ in their widths alone.
 STRUCTURE = ("variant", "input_shape", "classes", "stem", "reduction", "width_multiplier", "stem_widths", "lrn")
 
 
@@ -124,7 +124,7 @@ class LatencyTable:
     """What networks around one take for a batch on the machine that the table was measured on.
 
     Attributes:
-        network: `STRUCTURE` of the networks that it holds for.
+        network: that it was measured around (see `structure`): up to twice its widths and down to half of them.
         rows: of each kind of operation.
         overhead, factor: a network takes `overhead + factor * (sum of its operations)`, since a profile takes time too.
         batch: images.
@@ -160,15 +160,14 @@ class LatencyTable:
             total = total + (a + b * operation.inputs + (c + d * operation.inputs) * operation.outputs)
         return self.overhead + self.factor * total
 
-    def check_network(self, spec: Spec) -> None:
-        """Raises UserError for a network whose operations the table does not hold."""
-        own = structure(spec)
-        differ = [
-            f"{name} {self.network.get(name)!r}, not {own[name]!r}"
-            for name in own
-            if self.network.get(name) != own[name]
+    def check_network(self, start: Spec) -> None:
+        """Raises UserError where the table was not measured around the network that a search starts from."""
+        own, known = structure(start), dict(self.network)
+        differ = [] if known.pop("widths", None) == own.pop("widths") else ["other widths"]
+        differ += [
+            f"{name} {known.get(name)!r}, not {value!r}" for name, value in own.items() if known.get(name) != value
         ]
-        differ += [f"no {operation.kind}" for operation in operations(spec) if operation.kind not in self.rows][:1]
+        differ += [f"no {operation.kind}" for operation in operations(start) if operation.kind not in self.rows][:1]
         if differ:
             raise UserError(
                 "Expected a latency table of the network that the search starts from; Received: one of a network with "
@@ -210,6 +209,6 @@ def _sound(rows: Rows) -> bool:
 
 
 def structure(spec: Spec) -> dict[str, Any]:
-    """`STRUCTURE` of a network, as JSON holds it."""
-    fields = spec.to_dict()
-    return json.loads(json.dumps({name: fields[name] for name in STRUCTURE}))
+    """`STRUCTURE` of a network and the widths of its blocks, as JSON holds them."""
+    fields = spec.to_dict() | {"widths": spec.block_widths()}
+    return json.loads(json.dumps({name: fields[name] for name in (*STRUCTURE, "widths")}))

@@ -111,6 +111,7 @@ def test_ten_thousand_samples_and_their_latencies_take_a_second():
     [
         ({"latency": None, "budget": Budget(max_latency_ms=5)}, "Received: max_latency_ms=5 without one."),
         ({"latency": made_table(dataclasses.replace(START, classes=11))}, "a network with classes 11, not 10."),
+        ({"latency": made_table(dataclasses.replace(START, widths={"3a": (8,) * 6}))}, "a network with other widths."),
         ({"latency": dataclasses.replace(TABLE, rows={})}, "a network with no 7x7/2 convolution, 16x16."),
         ({"also": ("normalization",)}, "Expected no 'normalization' among the dimensions with a latency table"),
         ({"budget": Budget(max_latency_ms=0.1)}, "Received: max_latency_ms=0.1."),
