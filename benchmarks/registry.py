@@ -15,6 +15,7 @@ MODULES = {  # of this package
     "growth": "growth",
     "rendering": "rendering",
     "web": "web",
+    "latency": "latency",
     "gpu": "gpu",
     "slim": "slim",
     "shared_weights": "shared_weights",

@@ -202,7 +202,7 @@ class _Runner:
 
     def __init__(self, model: onnx.ModelProto, threads: int | None, profile: Path | None) -> None:
         file = model.SerializeToString()
-        # One thread is this one, to whose own time other processes add nothing.
+        # One thread is this one, to whose own time other processes add little.
         self._clock = time.thread_time if threads == 1 else time.perf_counter
         self._plain, self._profiled = _session(file, threads), _session(file, threads, profile) if profile else None
         self.seconds: list[float] = []
@@ -271,8 +271,11 @@ def _table(spec: Spec, timed: Sequence[_Timed], batch: int, about: dict[str, Any
             row.inputs.append(int(operation.inputs))
             row.outputs.append(int(operation.outputs))
             row.seconds.append(network.operations[operation.layer])
-    probes = [(sum(network.operations.values()), network.seconds) for network in timed if network.operations]
-    table = LatencyTable(structure(spec), rows, *_calibration(*np.transpose(probes)), batch, about)
+    table = LatencyTable(structure(spec), rows, 0.0, 1.0, batch, about)
+    # By the sums of the table, not of the profiles: what the rows' least squares lack of the truth, the factor has.
+    probes = [(table.seconds(spec, network.widths), network.seconds) for network in timed if network.operations]
+    overhead, factor = _calibration(*np.transpose(probes))
+    table = dataclasses.replace(table, overhead=overhead, factor=factor)
     checks = [
         Check(network.seconds, float(table.seconds(spec, network.widths)))
         for network in timed
@@ -282,8 +285,8 @@ def _table(spec: Spec, timed: Sequence[_Timed], batch: int, about: dict[str, Any
 
 
 def _calibration(parts: np.ndarray, whole: np.ndarray) -> tuple[float, float]:
-    """Seconds beside the operations, and the factor of their sum, that make networks of profiled operations: least
-    squares of the relative differences."""
+    """Seconds beside the operations, and the factor of their sum, that make whole networks: least squares of the
+    relative differences."""
     terms = np.stack([np.ones_like(parts), parts], axis=1) / whole[:, None]
     found, *_ = np.linalg.lstsq(terms, np.ones_like(whole))
     return float(found[0]), float(found[1])
