@@ -27,6 +27,7 @@ REDRAWS = 1000  # random samples in a row that are over budget or known before t
 GRID_CHUNK, GRID_LIMIT = 10_000, 10_000_000  # points checked together, and in a row without one in the budget
 CANDIDATES, PARENTS = 1000, 4  # that a Gaussian process chooses from: random ones, and as many near the best trials
 POPULATION, TOURNAMENT = 10, 3  # of evolution
+GENERATIONS = 10  # into which a long search is divided: a small population would forget its best long before the end
 # Of the scores, as a fraction of their variance, from which learning it starts: two runs of one network differ.
 NOISE = 0.1
 CURIOSITY = 1.5  # deviations above the mean at which a candidate is judged
@@ -228,8 +229,9 @@ class Evolution(InBudget, _Chosen):
 
     def _next_values(self, number: int) -> dict[str, Any] | None:
         rng = np.random.default_rng((self.seed, number))
-        living = [self.trials[i] for i in self.end_order if self.trials[i].status == COMPLETED][-POPULATION:]
-        if number < POPULATION or not living:
+        population = max(POPULATION, (self.max_trials or 0) // GENERATIONS)
+        living = [self.trials[i] for i in self.end_order if self.trials[i].status == COMPLETED][-population:]
+        if number < population or not living:
             return self._random_values()
         few = [living[i] for i in rng.choice(len(living), min(TOURNAMENT, len(living)), replace=False)]
         sign = 1 if self.objective.direction == "max" else -1
