@@ -1,8 +1,8 @@
 """Every measurement: python -m benchmarks [NAME ...] [its own flags] | --quick [--save] | --docs
 
 NAME is one or more of train, inference, input, startup, scaling, saving, predict, rendering, web, growth, latency, gpu,
-slim and shared_weights; without one, all of them but the last three run, which takes 45 minutes on 2 cores. Tables are
-printed, and numbers go to `benchmarks/results/NAME.json`.
+slim, correlated_widths and shared_weights; without one, all but the last four run, which takes 45 minutes on 2 cores.
+Tables are printed, and numbers go to `benchmarks/results/NAME.json`.
 `--quick` runs small measurements in under three minutes and compares their ratios with those stored (`--save` stores
 them); `--docs` writes the stored tables into docs/results/.
 """

@@ -18,9 +18,11 @@ MODULES = {  # of this package
     "latency": "latency",
     "gpu": "gpu",
     "slim": "slim",
+    "correlated_widths": "correlated_widths",
     "shared_weights": "shared_weights",
 }
-ALONE = ("gpu", "slim", "shared_weights")  # which run by name alone: one needs a GPU, the others take hours
+# Which run by name alone: one needs a GPU, the others take hours.
+ALONE = ("gpu", "slim", "correlated_widths", "shared_weights")
 
 
 def load(name: str) -> ModuleType:

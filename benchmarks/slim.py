@@ -1,38 +1,47 @@
-"""What slimming costs in accuracy, by criterion, allocation, teacher and budget: python -m benchmarks slim
+"""What slimming costs in accuracy, by criterion, settings and budget: python -m benchmarks slim
 
-Runs of one recipe are trained, one for each seed, and slimmed: by every criterion at one budget, then by the best at
-others, with and without a teacher, by uniform allocation, and with the same widths trained from random weights for as
-many epochs as both together. A benchmark that was interrupted resumes.
+Runs of one recipe are trained, one for each seed, and slimmed: by every criterion at one budget, then by the best with
+other settings, then by the best of all at every budget. Beside each budget stand two networks of the same
+multiply-accumulates from random weights, trained for as many epochs as the run and its fine-tuning together: one with
+the widths of the slimmed network, one with a smaller width multiplier. What is best is chosen on the validation split.
+A benchmark that was interrupted resumes. Hours on 2 cores with the recipe as it is; its flags make it smaller.
 """
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks import results
+from benchmarks import results, trained_runs
 from benchmarks.results import ResultTable
+from benchmarks.trained_runs import accuracies, difference, finished, macs, mean, narrow, spread
+from inception_v1.spec import Spec, read_spec
 from tuning.slim_settings import SLIMMING
 
 NAME = "slim"
-KEEP = 0.4  # of the multiply-accumulates, for the comparison of criteria
-SCRATCH = "same widths from random weights"
+SETTINGS: dict[str, dict[str, Any]] = {  # that the best criterion is tried with, beside those of `SlimSettings`
+    "uniform allocation": {"allocation": "uniform"},
+    "no teacher": {"teacher": False},
+    "teacher weight 4": {"teacher_weight": 4.0},
+    "learning rate x 0.5": {"rate_factor": 0.5},
+    "learning rate x 1": {"rate_factor": 1.0},
+}
+SCRATCH, NARROW = "same widths, random weights", "width multiplier"
 
 
 def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser = results.parser(NAME, __doc__)
-    parser.add_argument("--recipe", default="fashion", help="Recipe of the runs, a preset or a .json file.")
-    parser.add_argument("--epochs", type=int, help="Epochs of the runs; none: the recipe's.")
-    parser.add_argument("--width-multiplier", type=float, help="Of the networks; none: the recipe's.")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="Seeds of the runs.")
+    trained_runs.add_flags(parser, NAME)
     parser.add_argument("--criteria", nargs="+", help="Criteria to compare; none: all.")
-    parser.add_argument("--budgets", type=float, nargs="*", default=[0.6, 0.2], help="Other budgets.")
+    parser.add_argument(
+        "--budgets",
+        type=float,
+        nargs="+",
+        default=[0.4, 0.25],
+        help="Multiply-accumulates to keep; choices by the first.",
+    )
     parser.add_argument("--images", type=int, default=256, help="Images that channels are ranked on.")
     parser.add_argument("--multiple", type=int, default=8, help="Of the widths.")
-    parser.add_argument("--out", type=Path, default=Path("runs/slim"), help="Folder of the runs.")
     options = parser.parse_args(arguments)
     result = measure(options)
     results.save(NAME, result)
@@ -40,125 +49,136 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
 
 
 def measure(options: Any) -> dict[str, Any]:
-    """Test accuracies of every way to slim, for each seed."""
-    from training.presets import preset
+    """Accuracies of every way to slim, and of the networks beside them, for each seed."""
     from tuning.criteria import CRITERIA
 
-    changes = {"epochs": options.epochs, "width_multiplier": options.width_multiplier}
-    recipe = dataclasses.replace(preset(options.recipe), **{k: v for k, v in changes.items() if v is not None})
-    common = {"keep_macs": KEEP, "images": options.images, "multiple": options.multiple}
-    ways = {
-        f"{criterion}, sensitivity, teacher": {"criterion": criterion} for criterion in options.criteria or CRITERIA
-    }
-    found: dict[str, Any] = {"about": results.about(), "recipe": options.recipe, "epochs": recipe.epochs, "ways": {}}
-    found |= {"width_multiplier": recipe.width_multiplier, "settings": common}
-    for seed in options.seeds:
-        source = options.out / f"source-{seed}"
-        finished(source, dataclasses.replace(recipe, seed=seed))
-        for name, way in ways.items():
-            _add(found, name, slimmed(source, options.out, seed, name, common | way))
-    best = max(ways, key=lambda name: np.mean([one["validation"] for one in found["ways"][name]]))
-    more: dict[str, dict[str, Any]] = {
-        best.replace("sensitivity", "uniform"): {"allocation": "uniform"},
-        best.replace("teacher", "no teacher"): {"teacher": False},
-    }
-    more |= {f"{best}, {keep:.0%} of the MACs": {"keep_macs": keep} for keep in options.budgets}
-    for seed in options.seeds:
-        source = options.out / f"source-{seed}"
-        for name, way in more.items():
-            _add(found, name, slimmed(source, options.out, seed, name, common | ways[best] | way))
-        _add(found, SCRATCH, from_scratch(_folder(options.out, seed, best), options.out / f"scratch-{seed}"))
+    recipe = trained_runs.changed_recipe(options)
+    common = {"keep_macs": options.budgets[0], "images": options.images, "multiple": options.multiple}
+    found: dict[str, Any] = {"about": results.about(), "runs": trained_runs.described(options, recipe)}
+    found |= {"settings": common, "seeds": options.seeds, "ways": {}, "budgets": {}}
+    found["sources"] = [finished(_source(options, s), dataclasses.replace(recipe, seed=s)) for s in options.seeds]
+    criteria = {name: {"criterion": name} for name in options.criteria or CRITERIA}
+    found["ways"] |= {name: _slimmed(options, common | way) for name, way in criteria.items()}
+    best = _best(found["ways"])
+    ways = {f"{best}, {name}": criteria[best] | change for name, change in SETTINGS.items()}
+    found["ways"] |= {name: _slimmed(options, common | way) for name, way in ways.items()}
+    found["best"] = _best(found["ways"])
+    best_way = common | (criteria | ways)[found["best"]]
+    for keep in options.budgets:
+        way = best_way | {"keep_macs": keep}
+        found["budgets"][str(keep)] = {
+            "slimmed": _slimmed(options, way),
+            SCRATCH: [_same_widths(options, way, seed) for seed in options.seeds],
+            NARROW: [_narrow(options, way, seed) for seed in options.seeds],
+        }
     return found
 
 
-def _add(found: dict[str, Any], name: str, numbers: dict[str, Any]) -> None:
-    found["ways"].setdefault(name, []).append(numbers)
+def _best(ways: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+    return max(ways, key=lambda name: mean(ways[name], "validation"))
 
 
-def _folder(out: Path, seed: int, name: str) -> Path:
-    return out / f"{name.replace(', ', '-').replace(' ', '_').replace('%', '')}-{seed}"
+def _source(options: Any, seed: int) -> Path:
+    return options.out / f"source-{seed}"
 
 
-def finished(folder: Path, recipe: Any, **arguments: Any) -> dict[str, Any]:
-    """The numbers of a run, which is trained where it has not been."""
-    from training.run_folder import METRICS, RunFolder
-    from training.train import train
-
-    run = RunFolder(folder)
-    if not ((run / METRICS).is_file() and run.metrics()["status"] == "finished"):
-        train(recipe, folder, **arguments)
-    return run.metrics()
+def _folder(options: Any, way: Mapping[str, Any], seed: int) -> Path:
+    changed = [f"{name}-{way[name]}" for name in sorted(way) if name not in ("images", "multiple")]
+    return options.out / "_".join(["slim", *changed, f"seed-{seed}"])
 
 
-def slimmed(source: Path, out: Path, seed: int, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a slimmed run, with its best validation accuracy, and of its source."""
+def _slimmed(options: Any, way: dict[str, Any]) -> list[dict[str, Any]]:
+    """Numbers of one way to slim, for each seed."""
     import tuning
-    from training.run_folder import HISTORY, RunFolder, read_history
+    from training.run_folder import RunFolder
     from tuning.report.slimming import slimming_of
 
-    run = RunFolder(_folder(out, seed, name))
-    if not (run / SLIMMING).is_file() or "top1" not in slimming_of(run)["networks"]["slimmed"]:
-        tuning.slim(source, run.path, tuning.SlimSettings(**settings))
-    networks = slimming_of(run)["networks"]
-    numbers = {key: networks["slimmed"].get(key) for key in ("params", "macs", "before", "top1", "seconds")}
-    numbers["validation"] = float(np.nanmax(read_history(run / HISTORY)["val_main_accuracy"]))
-    return numbers | {f"source_{key}": networks["source"].get(key) for key in ("params", "macs", "top1", "seconds")}
+    found = []
+    for seed in options.seeds:
+        folder = _folder(options, way, seed)
+        if not (folder / SLIMMING).is_file() or "top1" not in slimming_of(RunFolder(folder))["networks"]["slimmed"]:
+            tuning.slim(_source(options, seed), folder, tuning.SlimSettings(**way))
+        networks = slimming_of(RunFolder(folder))["networks"]
+        numbers = {key: networks["slimmed"].get(key) for key in ("params", "macs", "before", "seconds")}
+        numbers["source_seconds"] = networks["source"].get("seconds")
+        found.append(numbers | accuracies(folder) | {"p": _p(_source(options, seed), folder)})
+    return found
 
 
-def from_scratch(run: Path, folder: Path) -> dict[str, Any]:
-    """The numbers of a network with the widths of a slimmed one, trained as long as the source and it together."""
-    from inception_v1 import cost
-    from inception_v1.spec import read_spec
+def _same_widths(options: Any, way: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Numbers of a network with the widths of a slimmed one, trained as long as the source and it together."""
+    slimmed = _folder(options, way, seed)
+    return _from_random_weights(slimmed, options.out / f"same-widths-{way['keep_macs']}-{seed}", _spec(slimmed))
+
+
+def _narrow(options: Any, way: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Numbers of the widest network with a width multiplier whose cost is not above that of a slimmed one."""
+    slimmed, source = _folder(options, way, seed), _spec(_source(options, seed))
+    spec = narrow(source, macs(_spec(slimmed)))
+    return _from_random_weights(slimmed, options.out / f"narrow-{way['keep_macs']}-{seed}", spec)
+
+
+def _from_random_weights(slimmed: Path, folder: Path, spec: Spec) -> dict[str, Any]:
     from training.run_folder import RunFolder
+    from tuning.report.slimming import slimming_of
 
-    source = json.loads((run / SLIMMING).read_text("utf-8"))["source"]
-    recipe, tuned = RunFolder(source).recipe(), RunFolder(run).recipe()
-    longer = dataclasses.replace(recipe, epochs=recipe.epochs + tuned.epochs)
-    spec = read_spec(run / "spec.json")
-    metrics, counted = finished(folder, longer, spec=spec), cost(spec).without_aux()
-    return {"params": counted.params, "macs": counted.macs, "top1": metrics["heads"]["main"]["top1"]}
+    recipe = RunFolder(slimming_of(RunFolder(slimmed))["source"]).recipe()
+    longer = dataclasses.replace(recipe, epochs=recipe.epochs + RunFolder(slimmed).recipe().epochs)
+    return finished(folder, longer, spec) | {"p": _p(folder, slimmed)}
+
+
+def _p(first: Path, second: Path) -> float:
+    """Of McNemar's test between the two runs on the test split."""
+    from training.evaluation.compare import compare
+
+    return float(compare(first, second)["p"])
+
+
+def _spec(run: Path) -> Spec:
+    return read_spec(run / "spec.json")
 
 
 def tables(result: dict[str, Any]) -> list[ResultTable]:
-    """Each way to slim with its mean over the seeds, below the unslimmed networks."""
-    first = next(iter(result["ways"].values()))
-    rows = [
-        _row(
-            "unslimmed", [{key: one[f"source_{key}"] for key in ("params", "macs", "top1", "seconds")} for one in first]
-        )
-    ]
-    rows += [_row(name, seeds) for name, seeds in result["ways"].items()]
+    """Every way to slim at one budget; and the best one at every budget, beside networks from random weights."""
     about = results.machine(result["about"], "tensorflow", "keras", "onnxruntime")
     settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
-    title = (
-        f"Recipe {result['recipe']}, {result['epochs']} epochs, {result['width_multiplier']} of the width; {settings}; "
-        f"{len(first)} seeds, test top-1 in %, the best criterion chosen on validation; {about}"
+    ways = ResultTable(
+        f"Slimming by {result['runs']}; {settings}; top-1 in %, mean and standard deviation of {len(result['seeds'])} "
+        f"seeds; {about}",
+        ["criterion and settings", "validation", "test before fine-tuning", "test", "difference"],
+        [
+            [
+                name,
+                spread(runs, "validation"),
+                spread(runs, "before"),
+                spread(runs, "top1"),
+                difference(runs, result["sources"]),
+            ]
+            for name, runs in result["ways"].items()
+        ],
     )
-    heads = [
-        "criterion, allocation, teacher",
-        "parameters",
-        "MACs",
-        "before fine-tuning",
-        "after",
-        "ONNX ms, one image",
-    ]
-    return [ResultTable(title, heads, rows)]
+    heads = ["network", "parameters", "MACs", "test", "difference", "p by seed", "training s", "ONNX ms"]
+    rows = [_row("unslimmed", result["sources"], None)]
+    for keep, networks in result["budgets"].items():
+        for name, runs in networks.items():
+            best = name == "slimmed"
+            shown = f"slimmed: {result['best']}" if best else name
+            rows.append(_row(f"{float(keep):.0%}, {shown}", runs, result["sources"] if best else networks["slimmed"]))
+    title = (
+        "The best by validation at every budget, its difference from the unslimmed network; and networks from random "
+        "weights, trained for as many epochs in all, their difference from the slimmed one; p of McNemar's test"
+    )
+    return [ways, ResultTable(title, heads, rows)]
 
 
-def _row(name: str, seeds: list[dict[str, Any]]) -> list[str]:
-    params, macs = (f"{np.mean([one[key] for one in seeds]):,.0f}" for key in ("params", "macs"))
+def _row(name: str, runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]] | None) -> list[str]:
     return [
         name,
-        params,
-        macs,
-        _spread(seeds, "before", 100),
-        _spread(seeds, "top1", 100),
-        _spread(seeds, "seconds", 1000),
+        f"{mean(runs, 'params'):,.0f}",
+        f"{mean(runs, 'macs'):,.0f}",
+        spread(runs, "top1"),
+        difference(runs, others) if others else "",
+        ", ".join(f"{run['p']:.2g}" for run in runs if "p" in run),
+        f"{mean(runs, 'train_seconds'):,.0f}",
+        spread(runs, "seconds", 1000),
     ]
-
-
-def _spread(seeds: list[dict[str, Any]], key: str, scale: int) -> str:
-    values = [scale * one[key] for one in seeds if one.get(key) is not None]
-    if not values:
-        return ""
-    return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")

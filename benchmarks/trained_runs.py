@@ -1,0 +1,101 @@
+"""Runs that benchmarks of accuracy train, each in a folder of its own, so that an interrupted benchmark resumes."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inception_v1.spec import Spec
+
+if TYPE_CHECKING:
+    from training.recipe import Recipe
+
+RECIPE = ("epochs", "width_multiplier", "train_split", "validation_split", "precision")  # what flags may change of it
+MULTIPLIERS = np.arange(0.99, 0.02, -0.01)  # of the width, for networks of the same multiply-accumulates
+
+
+def add_flags(parser: Any, out: str) -> None:
+    """The flags that say which runs are trained, and where."""
+    parser.add_argument("--recipe", default="fashion", help="Recipe of the runs, a preset or a .json file.")
+    parser.add_argument("--epochs", type=int, help="Epochs of the runs; none: the recipe's.")
+    parser.add_argument("--width-multiplier", type=float, help="Of the networks; none: the recipe's.")
+    parser.add_argument("--train-split", help="Images to train on; none: the recipe's.")
+    parser.add_argument("--validation-split", help="Images that choices rest on; none: the recipe's.")
+    parser.add_argument("--precision", help="Of the arithmetic; none: the recipe's.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Seeds of the runs.")
+    parser.add_argument("--out", type=Path, default=Path("runs") / out, help="Folder of the runs.")
+
+
+def changed_recipe(options: Any) -> "Recipe":
+    """The recipe of the flags."""
+    from training.presets import preset
+
+    changes = {name: getattr(options, name) for name in RECIPE}
+    return dataclasses.replace(preset(options.recipe), **{k: v for k, v in changes.items() if v is not None})
+
+
+def described(options: Any, recipe: "Recipe") -> str:
+    """What distinguishes the runs from those of the preset, in one line."""
+    changes = [f"{name} {getattr(recipe, name)}" for name in RECIPE if getattr(options, name) is not None]
+    return ", ".join([f"recipe {options.recipe}", *changes])
+
+
+def finished(folder: Path, recipe: "Recipe", spec: Spec | None = None) -> dict[str, Any]:
+    """Numbers of a run, which is trained where it has not been: "params" and "macs" without the auxiliary heads,
+    "validation" and "top1" from 0 to 1, and "train_seconds"."""
+    from inception_v1 import cost
+    from inception_v1.spec import read_spec
+    from training.run_folder import METRICS, SPEC, RunFolder
+    from training.train import train
+
+    run = RunFolder(folder)
+    if not ((run / METRICS).is_file() and run.metrics()["status"] == "finished"):
+        train(recipe, folder, spec=spec)
+    counted = cost(read_spec(run / SPEC)).without_aux()
+    return {"params": counted.params, "macs": counted.macs} | accuracies(folder)
+
+
+def accuracies(folder: Path) -> dict[str, Any]:
+    """The "validation" and "top1" accuracy of a run, and its "train_seconds"."""
+    from training.run_folder import HISTORY, RunFolder, read_history
+
+    run = RunFolder(folder)
+    metrics = run.metrics()
+    return {
+        "validation": float(np.nanmax(read_history(run / HISTORY)["val_main_accuracy"])),
+        "top1": metrics["heads"]["main"]["top1"],
+        "train_seconds": metrics["seconds"],
+    }
+
+
+def mean(runs: Sequence[dict[str, Any]], key: str) -> float:
+    """The mean of a number over runs that differ by their seed."""
+    return float(np.mean([run[key] for run in runs]))
+
+
+def spread(runs: Sequence[dict[str, Any]], key: str, scale: float = 100) -> str:
+    """The mean and standard deviation over runs that differ by their seed; empty where no run has the number."""
+    values = [scale * run[key] for run in runs if run.get(key) is not None]
+    if not values:
+        return ""
+    return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
+
+
+def difference(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> str:
+    """Mean and standard deviation of top-1 less that of others of the same seeds, in points."""
+    return spread([{"top1": run["top1"] - other["top1"]} for run, other in zip(runs, others, strict=True)], "top1")
+
+
+def narrow(spec: Spec, most: int) -> Spec:
+    """The widest network with a smaller width multiplier that needs at most so many multiply-accumulates."""
+    smaller = [dataclasses.replace(spec, width_multiplier=spec.width_multiplier * m) for m in MULTIPLIERS]
+    return next(each for each in smaller if macs(each) <= most)
+
+
+def macs(spec: Spec) -> int:
+    """Multiply-accumulates of a network at inference."""
+    from inception_v1 import cost
+
+    return cost(spec).without_aux().macs
