@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import results
+from benchmarks import results, trained_runs
 from benchmarks.results import ResultTable
-from benchmarks.slim import finished
+from benchmarks.trained_runs import finished, macs, narrow
+from inception_v1.spec import read_spec
 
 if typing.TYPE_CHECKING:
     from tuning.results import Results
 
 NAME = "shared_weights"
-STEP = 0.005  # between the width multipliers of the baseline that are tried
 WAYS = {  # what a search starts from, and multipliers of its widths
     "below": ("whole", (0.25, 1.0)),  # the whole network; at most the multiply-accumulates of the baseline
     "around": ("uniform", (0.5, 1.5)),  # the baseline; as many as it has
@@ -32,13 +32,8 @@ KEEP = 0.02  # largest relative difference from them
 
 def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser = results.parser(NAME, __doc__)
-    parser.add_argument("--recipe", default="fashion", help="Recipe of all networks, a preset or a .json file.")
-    parser.add_argument("--epochs", type=int, help="Of every training; none: the recipe's.")
-    parser.add_argument("--width-multiplier", type=float, help="Of the widest network; none: the recipe's.")
-    parser.add_argument("--image-size", type=int, help="Height and width of the images; none: the recipe's.")
-    parser.add_argument("--precision", help="Of all networks; none: the recipe's.")
-    parser.add_argument("--train-split", help="TFDS split to train on; none: the recipe's.")
-    parser.add_argument("--validation-split", help="TFDS split that the search chooses on; none: the recipe's.")
+    trained_runs.add_flags(parser, NAME)
+    parser.set_defaults(seeds=[1, 2, 3])  # the search has seed 0
     parser.add_argument("--spaces", nargs="+", default=["stages"], help="Search spaces, each with the stem's widths.")
     parser.add_argument("--ways", nargs="+", default=["around"], choices=WAYS, help="What the searches start from.")
     parser.add_argument("--tuner", default="evolution", help="Tuner of the searches.")
@@ -46,67 +41,41 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 0.25], help="Fractions of the MACs.")
     parser.add_argument("--networks", type=int, default=12, help="Of the rank correlation, at the first budget.")
     parser.add_argument("--retrain", type=int, default=3, help="Best trials of a search that are trained alone.")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="Seeds of the comparison.")
-    parser.add_argument("--out", type=Path, default=Path("runs/shared_weights"), help="Folder of all runs.")
     options = parser.parse_args(arguments)
     result = measure(options)
     results.save(NAME, result)
     return tables(result)
 
 
-def recipe_of(options: Any) -> Any:
-    """The recipe of all networks."""
-    from training.presets import preset
-
-    names = ("epochs", "width_multiplier", "image_size", "precision", "train_split", "validation_split")
-    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return dataclasses.replace(preset(options.recipe), **changes, deterministic=True)
-
-
 def measure(options: Any) -> dict[str, Any]:
     """Rank correlations, and test accuracies of what was found and of the baseline, by budget and space."""
-    recipe = recipe_of(options)
-    settings = {"recipe": options.recipe, "trials": options.trials, "tuner": options.tuner}
-    names = ("epochs", "width_multiplier", "image_size", "precision", "train_split", "validation_split")
-    settings |= {name: getattr(recipe, name) for name in names}
+    recipe = dataclasses.replace(trained_runs.changed_recipe(options), deterministic=True)
+    settings = {"runs": trained_runs.described(options, recipe), "trials": options.trials, "tuner": options.tuner}
     found: dict[str, Any] = {"about": results.about(), "settings": settings, "budgets": []}
     whole = finished(options.out / "whole", recipe)
-    found["whole"] = {"seconds": whole["seconds"], "test": whole["heads"]["main"]["top1"]}
+    found["whole"] = {"seconds": whole["train_seconds"], "test": whole["top1"]}
+    spec = read_spec(options.out / "whole" / "spec.json")
     for budget in options.budgets:
-        multiplier, macs = uniform(recipe, options.out / "whole" / "spec.json", budget)
-        narrow = dataclasses.replace(recipe, width_multiplier=multiplier)
-        baseline = [_tested(options.out / f"uniform-{budget:g}-{seed}", narrow, seed) for seed in options.seeds]
-        start = {"whole": recipe, "uniform": narrow}
+        smaller = narrow(spec, int(budget * whole["macs"]))
+        uniform = dataclasses.replace(recipe, width_multiplier=smaller.width_multiplier)
+        baseline = [_tested(options.out / f"uniform-{budget:g}-{seed}", uniform, seed) for seed in options.seeds]
+        start = {"whole": recipe, "uniform": uniform}
         row: dict[str, Any] = {
             "budget": budget,
-            "macs": macs,
-            "width_multiplier": multiplier,
+            "macs": macs(smaller),
+            "width_multiplier": smaller.width_multiplier,
             "uniform": baseline,
             "searches": [],
         }
         found["budgets"].append(row)
         for way, space in itertools.product(options.ways, options.spaces):
-            setting = Setting(options, start[WAYS[way][0]], way, space, budget, macs)
+            setting = Setting(options, start[WAYS[way][0]], way, space, budget, row["macs"])
             row["searches"].append(searched(setting))
             results.save(NAME, found)
             if budget == options.budgets[0]:
                 row["searches"][-1] |= ranked(setting)
                 results.save(NAME, found)
     return found
-
-
-def uniform(recipe: Any, whole: Path, budget: float) -> tuple[float, int]:
-    """The largest width multiplier that keeps a fraction of the multiply-accumulates, and what it costs."""
-    from inception_v1 import cost
-    from inception_v1.spec import read_spec
-
-    spec = read_spec(whole)
-    most = budget * cost(spec).without_aux().macs
-    for multiplier in recipe.width_multiplier * np.arange(1, 0, -STEP):
-        narrow = dataclasses.replace(spec, width_multiplier=round(float(multiplier), 6))
-        if (macs := cost(narrow).without_aux().macs) <= most:
-            return narrow.width_multiplier, macs
-    raise AssertionError(f"no width multiplier keeps {budget} of the multiply-accumulates")
 
 
 class Setting(NamedTuple):
@@ -195,7 +164,7 @@ def ranked(setting: Setting) -> dict[str, Any]:
 
 def _tested(folder: Path, recipe: Any, seed: int, **arguments: Any) -> float:
     """Top-1 on the test split of a network trained alone."""
-    return float(finished(folder, dataclasses.replace(recipe, seed=seed), **arguments)["heads"]["main"]["top1"])
+    return float(finished(folder, dataclasses.replace(recipe, seed=seed), **arguments)["top1"])
 
 
 def _seconds(folder: Path) -> float:
@@ -206,7 +175,8 @@ def _seconds(folder: Path) -> float:
 
 def tables(result: dict[str, Any]) -> list[ResultTable]:
     """What was found beside the baseline, and how true the ranking is."""
-    settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items() if value is not None)
+    known = result["settings"]
+    settings = f"{known['runs']}, {known['trials']} trials of tuner {known['tuner']}"
     about = results.machine(result["about"], "tensorflow", "keras")
     whole, count = result["whole"], len(result["budgets"][0]["uniform"])
     title = (

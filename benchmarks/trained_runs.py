@@ -12,8 +12,15 @@ from inception_v1.spec import Spec
 if TYPE_CHECKING:
     from training.recipe import Recipe
 
-RECIPE = ("epochs", "width_multiplier", "train_split", "validation_split", "precision")  # what flags may change of it
-MULTIPLIERS = np.arange(0.99, 0.02, -0.01)  # of the width, for networks of the same multiply-accumulates
+RECIPE = (
+    "epochs",
+    "width_multiplier",
+    "image_size",
+    "train_split",
+    "validation_split",
+    "precision",
+)  # what flags may change of it
+MULTIPLIERS = np.arange(0.995, 0.02, -0.005)  # of the width, for networks of the same multiply-accumulates
 
 
 def add_flags(parser: Any, out: str) -> None:
@@ -21,6 +28,7 @@ def add_flags(parser: Any, out: str) -> None:
     parser.add_argument("--recipe", default="fashion", help="Recipe of the runs, a preset or a .json file.")
     parser.add_argument("--epochs", type=int, help="Epochs of the runs; none: the recipe's.")
     parser.add_argument("--width-multiplier", type=float, help="Of the networks; none: the recipe's.")
+    parser.add_argument("--image-size", type=int, help="Height and width of the images; none: the recipe's.")
     parser.add_argument("--train-split", help="Images to train on; none: the recipe's.")
     parser.add_argument("--validation-split", help="Images that choices rest on; none: the recipe's.")
     parser.add_argument("--precision", help="Of the arithmetic; none: the recipe's.")
@@ -90,7 +98,9 @@ def difference(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]])
 
 def narrow(spec: Spec, most: int) -> Spec:
     """The widest network with a smaller width multiplier that needs at most so many multiply-accumulates."""
-    smaller = [dataclasses.replace(spec, width_multiplier=spec.width_multiplier * m) for m in MULTIPLIERS]
+    smaller = [
+        dataclasses.replace(spec, width_multiplier=round(float(spec.width_multiplier * m), 6)) for m in MULTIPLIERS
+    ]
     return next(each for each in smaller if macs(each) <= most)
 
 
