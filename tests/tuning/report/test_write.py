@@ -117,9 +117,9 @@ def test_every_search_can_be_written(tmp_path, case, direction):
 
 
 def test_five_hundred_trials_are_written_quickly(tmp_path):
-    began = time.monotonic()
+    began = time.process_time()  # which other processes do not lengthen
     write.write_search_report(tmp_path, make_results(*make_trials(500, 4, ["d0"], noise=0.02)))
-    assert time.monotonic() - began < 40  # about 2 seconds on a free core; 54 dimensions: 5
+    assert time.process_time() - began < 40  # about 2 seconds on a free core; 54 dimensions: 5
 
 
 def test_hparams_can_be_read_from_the_event_file(tmp_path):
