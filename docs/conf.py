@@ -94,7 +94,7 @@ def write_commands(app: Sphinx) -> None:
 def check_web_page(app: Sphinx) -> None:
     """Sees to it that there is something at the place of the page that the site embeds."""
     if not (web_page.PAGE / "index.html").is_file():
-        web_page.write_text_page("make docs writes it.")
+        web_page.write_text_page()
 
 
 def show_marks(app: Sphinx, document: str, source: list[str]) -> None:

@@ -284,6 +284,8 @@ def test_a_file_gets_the_networks_prediction_and_its_exact_map(visit, network):
     shown = visit.page.locator("#heads > div")
     assert shown.locator("h3").all_text_contents()[0] == "Main head"
     assert shown.count() == 3
+    width = shown.first.locator(".bar").first.evaluate("bar => bar.style.width")
+    assert float(width.removesuffix("%")) == pytest.approx(100 * numbers["heads"]["main"][best], rel=1e-4)
     assert numbers["map"]["label"] == best
     for label in (best, (best + 3) % 10):  # the best class, and one that is chosen
         visit.page.select_option("#class", str(label))

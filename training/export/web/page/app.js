@@ -121,9 +121,10 @@ function showExamples({ classes, examples, examples_from: source }, results) {
     const button = made("button");
     button.type = "button";
     button.append(image, name);
-    button.setAttribute("aria-label", `Example of ${name}`);
+    const title = label === null ? name : `an example of ${name}`;
+    button.setAttribute("aria-label", title);
     button.addEventListener("click", () =>
-      refusing(results, async () => results.show({ file: await (await fetch(file)).blob() }, `an example of ${name}`)),
+      refusing(results, async () => results.show({ file: await (await fetch(file)).blob() }, title)),
     );
     element("examples-list").append(button);
   });

@@ -61,7 +61,7 @@ export class Results {
       if (number === this.#newest) {
         this.#present(found, name);
         if ("file" in image) {
-          element("result").scrollIntoView({ block: "nearest" });
+          element("shown").scrollIntoView({ block: "nearest" });
         }
       }
     } catch (error) {
