@@ -50,13 +50,17 @@ def photograph_parts(name, size, seed=0):
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), "uint8"))
 ROTATED = NOISE.transpose(Image.Transpose.ROTATE_180)
+TRANSPARENT = NOISE.convert("RGBA")
+TRANSPARENT.putalpha(ROTATED.resize(NOISE.size).convert("L"))
 READABLE = {
     "png": encode(NOISE, "PNG"),
     "jpeg": encode(NOISE, "JPEG"),
     "bmp": encode(NOISE, "BMP"),
     "webp": encode(NOISE, "WEBP"),
     "lossless webp": encode(NOISE, "WEBP", lossless=True),
-    "transparent webp": encode(NOISE.convert("RGBA"), "WEBP"),
+    "opaque webp with alpha": encode(NOISE.convert("RGBA"), "WEBP"),
+    "transparent webp": encode(TRANSPARENT, "WEBP", exact=True),
+    "transparent lossless webp": encode(TRANSPARENT, "WEBP", lossless=True, exact=True),
     "animated webp": encode(NOISE, "WEBP", save_all=True, append_images=[ROTATED] * 3),
     "transparent animated webp": encode(
         NOISE.convert("RGBA"), "WEBP", save_all=True, append_images=[Image.new("RGBA", NOISE.size, (9, 9, 9, 9))] * 3

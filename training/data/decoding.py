@@ -93,7 +93,19 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.cond(
+        _is_still_webp(encoded),
+        lambda: tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :3],
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
+
+
+def _is_still_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether an image is a WebP of the kinds that can be transparent, which TensorFlow refuses in three channels, and
+    no animation by its flags, whose frames it would decode in four (see `webp_first_frame`)."""
+    flags = number(to_bytes(part(encoded, 20, 21), at_least=1), 0, 1)
+    extended = starts(encoded, 8, b"WEBPVP8X") & (flags // 2 % 2 == 0)  # RFC 9649, section 2.7.1
+    return starts(encoded, 8, b"WEBPVP8L") | extended
 
 
 def bounded(encoded: tf.Tensor, shape: tf.Tensor | None = None) -> tf.Tensor:
