@@ -265,7 +265,8 @@ def _check_shared(plan: _Plan, strategy: str | None, several: bool) -> None:
     if plan.also:
         raise UserError(f"Expected no settings of the recipe {expected}, which have one; Received: also={plan.also}.")
     if plan.recipe.teacher or plan.recipe.distill_heads:
-        raise UserError(f"Expected no teacher and no distill_heads {expected}, which learn from the widest network.")
+        received = f"teacher={plan.recipe.teacher!r}, distill_heads={plan.recipe.distill_heads}"
+        raise UserError(f"Expected no teacher and no distill_heads {expected}; Received: {received}.")
     if plan.patience is not None:
         raise UserError(f"Expected no patience {expected}, whose trials have no epochs; Received: {plan.patience}.")
     if several or strategy not in (None, "default"):

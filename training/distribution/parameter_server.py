@@ -87,7 +87,8 @@ class ParameterServer(Strategy):
                 "Expected no unfreeze_epochs with parameter servers, where the graph is one for all epochs."
             )
         if recipe.teacher or recipe.distill_heads:
-            raise UserError("Expected no teacher and no distill_heads with parameter servers; Received: one of them.")
+            received = f"teacher={recipe.teacher!r}, distill_heads={recipe.distill_heads}"
+            raise UserError(f"Expected no teacher and no distill_heads with parameter servers; Received: {received}.")
 
     def fit(
         self,
