@@ -707,7 +707,8 @@ def _tune(command: Tune, argv: list[str]) -> None:
 
     if command.shared != SharedSettings() and not command.shared_weights:
         changed = [name for name, value in vars(command.shared).items() if value != getattr(SharedSettings(), name)]
-        raise UserError(f"Expected --shared-weights with --{changed[0].replace('_', '-')}; Received: none.")
+        flag, value = f"--{changed[0].replace('_', '-')}", getattr(command.shared, changed[0])
+        raise UserError(f"Expected --shared-weights with {flag}; Received: {flag} {value} alone.")
     console = Console()
     folder = _folder(command)
     results = search(

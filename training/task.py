@@ -213,6 +213,10 @@ def recipe_distillation(recipe: Recipe, spec: Spec) -> Distillation | None:
         _check_teacher(model.spec, spec)
         losses.append(Teacher(model, recipe.teacher_weight, recipe.temperature))
     if recipe.distill_heads:
+        if not spec.has_aux:
+            raise UserError(
+                f"Expected auxiliary heads to distill; Received: distill_heads={recipe.distill_heads}, none of them."
+            )
         losses.append(SelfDistillation(recipe.distill_heads, recipe.temperature))
     return Distillations(losses) if losses else None
 

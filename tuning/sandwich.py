@@ -51,6 +51,7 @@ class SandwichNetwork(GoogLeNet):
 
     def __init__(self, spec: Spec, sandwich: Sandwich, weights: Mapping[str, Any]) -> None:
         super().__init__(**spec.to_dict())
+        self.supports_jit = False  # XLA would compile each new set of widths
         self._sandwich, self._head_weights, self._slices = sandwich, weights, SlicedNetwork(self)
 
     def compute_loss(

@@ -142,10 +142,10 @@ def search(
         )
     about = plan.settings(aim.name, samples)
     with joined(home, about) if worker else claimed(home, about):
+        if samples.latency and not worker:  # first: with its settings it says which search this is
+            samples.latency.write(home / LATENCY)
         if isinstance(task, RecipeTask):
             keep_images(home, task)
-        if samples.latency and not worker:
-            samples.latency.write(home / LATENCY)
         make_oracle = pareto_oracles.make_oracle if pareto else oracles.make_oracle
         oracle = make_oracle(tuner, samples, aim, trials, max_failures, _reporter(samples, show))
         options = TrialOptions(patience, interval, progress)
@@ -270,7 +270,8 @@ def _check_shared(plan: _Plan, strategy: str | None, several: bool) -> None:
     if plan.patience is not None:
         raise UserError(f"Expected no patience {expected}, whose trials have no epochs; Received: {plan.patience}.")
     if several or strategy not in (None, "default"):
-        raise UserError(f"Expected one process and strategy 'default' {expected}; Received: others.")
+        received = f"strategy={strategy!r}{', several processes' if several else ''}"
+        raise UserError(f"Expected one process and strategy 'default' {expected}; Received: {received}.")
     if backend != "tensorflow":
         raise UserError(f"Expected Keras' TensorFlow backend {expected}; Received: {backend!r}.")
 

@@ -279,7 +279,8 @@ class Space:
         """What distinguishes networks and recipes: equal for samples that are the same after rounding."""
         rows = self._widths(values)
         widths = {f"{block}/{field}": int(n) for block, row in rows.items() for field, n in row._asdict().items()}
-        return widths | {name: values[name] for name in (*self.also, *((STEM,) if self.stem else ()))}
+        widths |= {f"{STEM}/{place}": int(n) for place, n in enumerate(self._stem_widths(values))}
+        return widths | {name: values[name] for name in self.also}
 
     def hyperparameters(self) -> "kt.HyperParameters":
         """The dimensions as Keras Tuner knows them."""
@@ -339,13 +340,19 @@ class Space:
             for block in d.blocks:
                 for field in d.convolutions:
                     value, own = values[d.name], rows[block][field]
-                    rows[block][field] = value if d.spread == "widths" else _multiplied(own, value)
+                    rows[block][field] = value if d.spread == "widths" else self._multiplied(own, value)
         return {block: Widths(**row) for block, row in rows.items()}
 
     def _stem_widths(self, values: Values) -> tuple[Any, ...]:
         """Widths of the stem's convolutions; arrays where the values are."""
         own = self.start.all_stem_widths()
-        return tuple(_multiplied(width, values[STEM]) for width in own) if self.stem else own
+        return tuple(self._multiplied(width, values[STEM]) for width in own) if self.stem else own
+
+    def _multiplied(self, own: int, factor: Any) -> Any:
+        """A width under a multiplier, between those under the smallest and the largest one: rounding alone could leave
+        these bounds, since the factor 1 keeps a width that is no multiple of 8."""
+        low, high = (int(_multiplied(own, bound)) for bound in self.multipliers)
+        return np.clip(_multiplied(own, factor), low, high)
 
     def _extreme(self, bound: Literal["low", "high"]) -> dict[str, Value]:
         return {d.name: getattr(d, bound) if d.blocks else d.default for d in self.dimensions}

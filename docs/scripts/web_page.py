@@ -4,6 +4,7 @@ The run of `make demo` is taken where it is there, and else one is trained, once
 missing, the page says so.
 """
 
+import json
 import logging
 import shutil
 import sys
@@ -34,6 +35,11 @@ def write_text_page() -> None:
     (PAGE / "index.html").write_text(page, "utf-8")
 
 
+def _is_finished(run: Path) -> bool:
+    metrics = run / "metrics.json"
+    return metrics.is_file() and json.loads(metrics.read_text("utf-8"))["status"] == "finished"
+
+
 def _write_page() -> None:
     from training.export.web import runtime
 
@@ -41,7 +47,7 @@ def _write_page() -> None:
     import googlenet
     from training.export.export import export
 
-    run = next((run for run in (ROOT / "runs" / "demo", FOLDER / "run") if (run / "metrics.json").is_file()), None)
+    run = next(filter(_is_finished, (ROOT / "runs" / "demo", FOLDER / "run")), None)
     if run is None:
         run = FOLDER / "run"
         assert googlenet.main(["train", "--out", str(run), "--overwrite"]) == 0

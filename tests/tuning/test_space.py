@@ -220,7 +220,18 @@ def test_the_stem_and_other_multipliers_reach_smaller_networks(name, stem):
 
 def test_samples_that_differ_in_the_stem_alone_are_two():
     sampled = space(stem=True)
-    assert sampled.identity(sampled.default()) != sampled.identity(sampled.default() | {"stem": 2.0})
+    one, other, same = (sampled.identity(sampled.default() | {"stem": stem}) for stem in (1.001, 2.0, 1.002))
+    assert one == same  # after rounding
+    assert one != other
+
+
+def test_no_sample_is_wider_than_the_widest_where_the_start_has_other_widths_than_multiples_of_8():
+    widths = {block: type(row)(*(width - 2 for width in row)) for block, row in BLOCKS.items()}
+    sampled = space("branches", Spec("batchnorm", input_shape=(32, 32, 1), widths=widths), multipliers=(0.25, 1.0))
+    narrowest, widest = (np.array(list(sampled.widths(values).values())) for values in sampled.extremes())
+    for values in sampled.sample(100, 0):
+        found = np.array(list(sampled.widths(values).values()))
+        assert np.all((narrowest <= found) & (found <= widest))
 
 
 @pytest.mark.parametrize("name", SPACES)

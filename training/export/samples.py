@@ -14,7 +14,7 @@ from training.run_folder import RunFolder
 from training.run_images import load_splits
 
 COMPARED = 64  # images that every form of the network sees before an export is done
-SCORED = 2000  # images of the test split on which the accuracy of each LiteRT precision is measured
+SCORED = 2000  # images of the test split on which the accuracy of further precisions is measured
 REPRESENTATIVE = 200  # images of the training split on which int8's ranges are measured
 
 

@@ -64,7 +64,13 @@ def verify(folder: Path, card: dict[str, Any], network: ExportModel, samples: Sa
     parity: dict[str, dict[str, float]] = {}
     for form in forms:
         bound = BOUNDS.get(form, EXACT)
-        found = {output: outputs[f"{form}:{output}"] for output in expected if f"{form}:{output}" in outputs}
+        if missing := [output for output in network.outputs if f"{form}:{output}" not in outputs]:
+            raise VerificationError(
+                f"Expected {form} to have the outputs {list(network.outputs)}; Received: none of {missing}; "
+                "the export is deleted."
+            )
+        of_maps = [OF_MAPS] if f"{form}:{OF_MAPS}" in outputs else []  # where the page itself has run
+        found = {output: outputs[f"{form}:{output}"] for output in (*network.outputs, *of_maps)}
         near = parity[form] = compare_probabilities(found, expected)
         if not is_within(near, bound):
             layer = _first_difference(folder, form, network, samples, bound)

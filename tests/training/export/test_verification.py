@@ -55,6 +55,14 @@ def test_a_broken_file_is_noticed(exported):
     shutil.rmtree(copy)
 
 
+def test_a_missing_output_is_noticed(exported):
+    run, folder, card = exported
+    network = ExportModel(RunFolder(run).model(), RunFolder(run).classes(), keep_aux=True)
+    samples = comparison_samples(RunFolder(run), network, 8)
+    with pytest.raises(ValueError, match=r"Expected onnx to have .*'aux1'.*none of \['aux1', 'aux2'\]"):
+        verify(folder, card | {"formats": {"onnx": card["formats"]["onnx"]}}, network, samples)
+
+
 def test_the_fresh_process_knows_nothing_of_this_package():
     tree = ast.parse((FRESH_PROCESS / "__main__.py").read_text("utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

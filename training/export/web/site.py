@@ -75,7 +75,7 @@ def _description(folder: Path, network: ExportModel, samples: Samples) -> dict[s
         "maps": _classifier(folder / MODEL, network),
         "drawing": _drawing(network, samples),
         "examples": list(_examples(folder / EXAMPLES, network, samples)),
-        "examples_from": samples.source,
+        "examples_from": _without_path(samples.source),
         "runtime": runtime.NAME,
         "facts": [],
     }
@@ -149,15 +149,22 @@ def _facts(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     height, width, _ = pixels["shape"]
     yield "Pixels", f"{height}x{width}, {pixels['colors']}: {pixels['preparation']}"
     if training:
-        yield "Trained on", f"{training['source']}, {training['epochs']} epochs ({training['status']})"
+        yield "Trained on", f"{_without_path(training['source'])}, {training['epochs']} epochs ({training['status']})"
         for head, scores in training.get("heads", {}).items():
             yield f"Top-1 of {head}", f"{scores['top1']:.2%} of {training['images']} test images"
     web, near = card["formats"]["web"], card["parity"]["web"]
     where = web["verified_in"] or "onnxruntime without a browser's WebAssembly (unverified in Node.js)"
     yield (
         "Compared with Keras",
-        f"probabilities within {near['probabilities']:.1e} on {near['images']} images of {card['compared_on']}, in "
+        f"probabilities within {near['probabilities']:.1e} on {near['images']} images of "
+        f"{_without_path(card['compared_on'])}, in "
         f"{where}",
     )
     yield "Runs on", f"{web['runtime']}, WebAssembly"
     yield "Exported", f"{card['made']}, version {card['version']}"
+
+
+def _without_path(source: str) -> str:
+    """A source, or a split of one, as strangers may read it: of a folder its name alone."""
+    before, folder, path = source.partition("folder:")
+    return f"{before}the folder {Path(path).name}" if folder else source

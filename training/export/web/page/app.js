@@ -83,7 +83,7 @@ async function refusing(results, action) {
 
 async function paste(results) {
   if (!navigator.clipboard?.read) {
-    throw new Error("Expected a browser that lets a page read images from the clipboard; press Ctrl+V instead.");
+    throw new Error("This browser lets no page read images from the clipboard at a button: press Ctrl+V instead.");
   }
   for (const item of await navigator.clipboard.read()) {
     const type = item.types.find((name) => name.startsWith("image/"));
