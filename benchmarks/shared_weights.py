@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import results, trained_runs
 from benchmarks.results import ResultTable
-from benchmarks.trained_runs import finished, macs, narrow
+from benchmarks.trained_runs import finished, macs, mean_and_deviation, narrow
 from inception_v1.spec import read_spec
 
 if typing.TYPE_CHECKING:
@@ -190,21 +190,21 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
 
 
 def _row(budget: dict[str, Any], found: dict[str, Any], seconds: float) -> list[str]:
+    from tuning.rank_correlation import RankCorrelation
+
     gains = np.array(found["test"]) - budget["uniform"]
     rho, trials = found.get("correlation"), found["seconds"]["trials"]
-    interval = f"{rho['rho']:.2f} ({rho['low']:.2f} to {rho['high']:.2f}, {rho['networks']} networks)" if rho else ""
     return [
         f"{budget['budget']:.0%}: {budget['macs']:,}",
-        f"{budget['width_multiplier']:.4g}: {_spread(budget['uniform'])}",
+        f"{budget['width_multiplier']:.4g}: {_percent(budget['uniform'])}",
         f"{found['way']}, {found['space']}: {found['macs']:,}",
-        _spread(found["test"]),
+        _percent(found["test"]),
         f"{100 * gains.mean():+.2f}",
-        interval,
+        str(RankCorrelation(**rho)) if rho else "",
         f"{found['seconds']['widest'] / seconds:.1f}",
         f"{trials / found['trials']:.2f}" if found["trials"] else "",
     ]
 
 
-def _spread(values: Sequence[float]) -> str:
-    percent = 100 * np.array(values)
-    return f"{percent.mean():.2f}" + (f" ± {percent.std(ddof=1):.2f}" if len(values) > 1 else "")
+def _percent(accuracies: Sequence[float]) -> str:
+    return mean_and_deviation([100 * accuracy for accuracy in accuracies])
