@@ -44,13 +44,13 @@ def changed_recipe(options: Any) -> "Recipe":
     return dataclasses.replace(preset(options.recipe), **{k: v for k, v in changes.items() if v is not None})
 
 
-def described(options: Any, recipe: "Recipe") -> str:
+def describe_runs(options: Any, recipe: "Recipe") -> str:
     """What distinguishes the runs from those of the preset, in one line."""
     changes = [f"{name} {getattr(recipe, name)}" for name in RECIPE if getattr(options, name) is not None]
     return ", ".join([f"recipe {options.recipe}", *changes])
 
 
-def finished(folder: Path, recipe: "Recipe", spec: Spec | None = None) -> dict[str, Any]:
+def train_or_read(folder: Path, recipe: "Recipe", spec: Spec | None = None) -> dict[str, Any]:
     """Numbers of a run, which is trained where it has not been: "params" and "macs" without the auxiliary heads,
     "validation" and "top1" from 0 to 1, and "train_seconds"."""
     from inception_v1 import cost

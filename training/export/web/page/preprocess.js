@@ -12,7 +12,7 @@ const GRAY = [0.2989, 0.587, 0.114];
  * @param {{size: number, channels: number}} model - what the network takes.
  * @returns {Uint8Array} (size, size, channels).
  */
-export function prepared(rgba, side, { size, channels }) {
+export function prepareImage(rgba, side, { size, channels }) {
   const image = channels === 1 ? gray(rgba) : colors(rgba);
   const scaled = side === size ? image : resized(image, side, channels, size);
   return Uint8Array.from(scaled, (value) => Math.min(255, Math.max(0, roundHalfEven(value))));
