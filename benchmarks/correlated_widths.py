@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import results, trained_runs
 from benchmarks.results import ResultTable
-from benchmarks.trained_runs import difference, finished, mean, narrow, spread
+from benchmarks.trained_runs import difference, mean, narrow, spread, train_or_read
 from inception_v1.spec import Spec
 
 NAME = "correlated_widths"
@@ -32,15 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
 def measure(options: Any) -> dict[str, Any]:
     """Accuracies of the networks of every budget, for each seed."""
     recipe = trained_runs.changed_recipe(options)
-    found: dict[str, Any] = {"about": results.about(), "runs": trained_runs.described(options, recipe)}
+    found: dict[str, Any] = {"about": results.about(), "runs": trained_runs.describe_runs(options, recipe)}
     found["budgets"] = {str(keep): {CORRELATED: [], PAPER: [], RANDOM: []} for keep in options.budgets}
     for seed in options.seeds:
         own = dataclasses.replace(recipe, seed=seed)
         source = options.out / f"source-{seed}"
-        finished(source, own)
+        train_or_read(source, own)
         for keep in options.budgets:
             for name, spec in _networks(source, keep, own).items():
-                numbers = finished(options.out / f"{name.replace(' ', '_')}-{keep}-{seed}", own, spec)
+                numbers = train_or_read(options.out / f"{name.replace(' ', '_')}-{keep}-{seed}", own, spec)
                 found["budgets"][str(keep)][name].append(numbers)
     return found
 

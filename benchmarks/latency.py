@@ -45,29 +45,31 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     result = results.load(NAME) or {"cases": {}}
     for name in options.case:
         result["cases"][name] = measure(CASES[name], options.networks, options.checks)
-        result |= {"about": results.about(), "networks": options.networks}
         results.save(NAME, result)  # a case takes minutes
     return tables(result)
 
 
 def measure(case: Case, networks: int, checks: int) -> dict[str, Any]:
-    """Seconds of every check by its clock and by the table."""
+    """Seconds of every check by its clock and by the table, with the machine at the end."""
     from tuning import measure_latency
 
     table = measure_latency(case.network, batch=case.batch, threads=case.threads, networks=networks, checks=checks)
     measured = [check._asdict() for check in table.checks]
-    return {"checks": measured, "overhead": table.overhead, "factor": table.factor, "load": results.about()["load"]}
+    own = {"about": results.about(), "networks": networks}
+    return own | {"checks": measured, "overhead": table.overhead, "factor": table.factor}
 
 
 def tables(result: dict[str, Any]) -> list[ResultTable]:
-    rows = []
+    """One table of the cases that were measured on one machine, on one day and with as many networks."""
+    rows: dict[str, list[list[str]]] = {}
     for name, case in result["cases"].items():
         measured = 1000 * np.array([check["measured"] for check in case["checks"]])
         errors = 1000 * np.array([check["predicted"] for check in case["checks"]]) / measured - 1
         shown = [f"{measured.min():.2f}-{measured.max():.2f}"]
         shown += [f"{100 * error:.1f}" for error in (abs(errors).mean(), abs(errors).max(), errors.mean())]
         inside = f"{(abs(errors) <= 0.1).sum()} of {len(errors)}"
-        rows.append([name, *shown, inside, f"{case['load']:.1f}"])
+        about = results.machine(case["about"], "onnxruntime")
+        title = f"Sums of a table from {case['networks']} profiled networks; {about}"
+        rows.setdefault(title, []).append([name, *shown, inside, f"{case['about']['load']:.1f}"])
     heads = ["networks", "ms", "mean difference, %", "largest, %", "mean with its sign, %", "within 10 %", "load"]
-    about = results.machine(result["about"], "onnxruntime")
-    return [ResultTable(f"Sums of a table from {result['networks']} profiled networks; {about}", heads, rows)]
+    return [ResultTable(title, heads, own) for title, own in rows.items()]

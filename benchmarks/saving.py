@@ -54,7 +54,7 @@ def measure(batch: int, rounds: int, size: int = 224, width: float = 1.0) -> dic
     from training.recipe import Recipe
     from training.run_folder import RunFolder
     from training.run_state import Interval, SaveState, StateFiles
-    from training.train import compile_model
+    from training.train import compile_model, head_loss_weights
 
     class SaveInTurn(SaveState):
         """Saves in every second epoch, and takes the time of each step."""
@@ -80,8 +80,7 @@ def measure(batch: int, rounds: int, size: int = 224, width: float = 1.0) -> dic
     keras.utils.set_random_seed(0)
     spec = Spec("paper", input_shape=(size, size, 3), classes=1000, width_multiplier=width)
     recipe = Recipe(batch_size=batch, base_batch_size=batch, learning_rate=0.001, average=0.999)
-    weights = {head: 1.0 if head == "main" else 0.3 for head in spec.heads}
-    model = compile_model(recipe, spec, STEPS, weights)
+    model = compile_model(recipe, spec, STEPS, head_loss_weights(recipe, spec))
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch, size, size, 3)).astype("float32"), rng.integers(1000, size=batch)
     device = SingleDevice()

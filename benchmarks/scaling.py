@@ -178,7 +178,7 @@ def train_with(run: Run, distribution: "Strategy") -> dict[str, Any]:
     from inception_v1 import Spec, cost
     from training.data.pipeline import START
     from training.recipe import Recipe, with_global_batch
-    from training.train import compile_model
+    from training.train import compile_model, head_loss_weights
 
     keras.utils.set_random_seed(0)
     shape = (run.pixels, run.pixels, 3)
@@ -187,7 +187,7 @@ def train_with(run: Run, distribution: "Strategy") -> dict[str, Any]:
     asynchronous = run.strategy == "parameter-server"
     steps = run.steps * (run.replicas if asynchronous else 1)  # its epochs count the steps of all workers
     with distribution.scope():
-        weights = {head: 1.0 if head == "main" else recipe.aux_weight for head in spec.heads}
+        weights = head_loss_weights(recipe, spec)
         model = compile_model(with_global_batch(recipe, distribution.replicas), spec, steps, weights)
 
     rng = np.random.default_rng(0)

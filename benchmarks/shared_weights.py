@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import results, trained_runs
 from benchmarks.results import ResultTable
-from benchmarks.trained_runs import finished, macs, narrow
+from benchmarks.trained_runs import macs, mean_and_deviation, narrow, train_or_read
 from inception_v1.spec import read_spec
 
 if typing.TYPE_CHECKING:
@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
 def measure(options: Any) -> dict[str, Any]:
     """Rank correlations, and test accuracies of what was found and of the baseline, by budget and space."""
     recipe = dataclasses.replace(trained_runs.changed_recipe(options), deterministic=True)
-    settings = {"runs": trained_runs.described(options, recipe), "trials": options.trials, "tuner": options.tuner}
+    settings = {"runs": trained_runs.describe_runs(options, recipe), "trials": options.trials, "tuner": options.tuner}
     found: dict[str, Any] = {"about": results.about(), "settings": settings, "budgets": []}
-    whole = finished(options.out / "whole", recipe)
+    whole = train_or_read(options.out / "whole", recipe)
     found["whole"] = {"seconds": whole["train_seconds"], "test": whole["top1"]}
     spec = read_spec(options.out / "whole" / "spec.json")
     for budget in options.budgets:
@@ -70,10 +70,10 @@ def measure(options: Any) -> dict[str, Any]:
         found["budgets"].append(row)
         for way, space in itertools.product(options.ways, options.spaces):
             setting = Setting(options, start[WAYS[way][0]], way, space, budget, row["macs"])
-            row["searches"].append(searched(setting))
+            row["searches"].append(search_and_test(setting))
             results.save(NAME, found)
             if budget == options.budgets[0]:
-                row["searches"][-1] |= ranked(setting)
+                row["searches"][-1] |= check_ranking(setting)
                 results.save(NAME, found)
     return found
 
@@ -106,7 +106,7 @@ class Setting(NamedTuple):
         return self.options.out / f"search-{self.name}"
 
 
-def searched(setting: Setting) -> dict[str, Any]:
+def search_and_test(setting: Setting) -> dict[str, Any]:
     """A search: its time, and its best from fresh seeds."""
     found, options = search(setting), setting.options
     chosen = [trial for trial in found.ranked_alone if trial in found.ranked[: options.retrain]]
@@ -151,7 +151,7 @@ def search(setting: Setting, networks: int = 0) -> "Results":
     return found
 
 
-def ranked(setting: Setting) -> dict[str, Any]:
+def check_ranking(setting: Setting) -> dict[str, Any]:
     """The scores of networks spread over the ranking on shared weights and trained alone, and their correlation."""
     from tuning.rank_correlation import check_ranks
 
@@ -164,7 +164,7 @@ def ranked(setting: Setting) -> dict[str, Any]:
 
 def _tested(folder: Path, recipe: Any, seed: int, **arguments: Any) -> float:
     """Top-1 on the test split of a network trained alone."""
-    return float(finished(folder, dataclasses.replace(recipe, seed=seed), **arguments)["top1"])
+    return float(train_or_read(folder, dataclasses.replace(recipe, seed=seed), **arguments)["top1"])
 
 
 def _seconds(folder: Path) -> float:
@@ -190,21 +190,21 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
 
 
 def _row(budget: dict[str, Any], found: dict[str, Any], seconds: float) -> list[str]:
+    from tuning.rank_correlation import RankCorrelation
+
     gains = np.array(found["test"]) - budget["uniform"]
     rho, trials = found.get("correlation"), found["seconds"]["trials"]
-    interval = f"{rho['rho']:.2f} ({rho['low']:.2f} to {rho['high']:.2f}, {rho['networks']} networks)" if rho else ""
     return [
         f"{budget['budget']:.0%}: {budget['macs']:,}",
-        f"{budget['width_multiplier']:.4g}: {_spread(budget['uniform'])}",
+        f"{budget['width_multiplier']:.4g}: {_percent(budget['uniform'])}",
         f"{found['way']}, {found['space']}: {found['macs']:,}",
-        _spread(found["test"]),
+        _percent(found["test"]),
         f"{100 * gains.mean():+.2f}",
-        interval,
+        str(RankCorrelation(**rho)) if rho else "",
         f"{found['seconds']['widest'] / seconds:.1f}",
         f"{trials / found['trials']:.2f}" if found["trials"] else "",
     ]
 
 
-def _spread(values: Sequence[float]) -> str:
-    percent = 100 * np.array(values)
-    return f"{percent.mean():.2f}" + (f" ± {percent.std(ddof=1):.2f}" if len(values) > 1 else "")
+def _percent(accuracies: Sequence[float]) -> str:
+    return mean_and_deviation([100 * accuracy for accuracy in accuracies])

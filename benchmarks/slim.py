@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import results, trained_runs
 from benchmarks.results import ResultTable
-from benchmarks.trained_runs import accuracies, difference, finished, macs, mean, narrow, spread
+from benchmarks.trained_runs import accuracies, difference, macs, mean, narrow, spread, train_or_read
 from inception_v1.spec import Spec, read_spec
 from tuning.slim_settings import SLIMMING
 
@@ -54,9 +54,9 @@ def measure(options: Any) -> dict[str, Any]:
 
     recipe = trained_runs.changed_recipe(options)
     common = {"keep_macs": options.budgets[0], "images": options.images, "multiple": options.multiple}
-    found: dict[str, Any] = {"about": results.about(), "runs": trained_runs.described(options, recipe)}
+    found: dict[str, Any] = {"about": results.about(), "runs": trained_runs.describe_runs(options, recipe)}
     found |= {"settings": common, "seeds": options.seeds, "ways": {}, "budgets": {}}
-    found["sources"] = [finished(_source(options, s), dataclasses.replace(recipe, seed=s)) for s in options.seeds]
+    found["sources"] = [train_or_read(_source(options, s), dataclasses.replace(recipe, seed=s)) for s in options.seeds]
     criteria = {name: {"criterion": name} for name in options.criteria or CRITERIA}
     found["ways"] |= {name: _slimmed(options, common | way) for name, way in criteria.items()}
     best = _best(found["ways"])
@@ -124,7 +124,7 @@ def _from_random_weights(slimmed: Path, folder: Path, spec: Spec) -> dict[str, A
 
     recipe = RunFolder(slimming_of(RunFolder(slimmed))["source"]).recipe()
     longer = dataclasses.replace(recipe, epochs=recipe.epochs + RunFolder(slimmed).recipe().epochs)
-    return finished(folder, longer, spec) | {"p": _p(folder, slimmed)}
+    return train_or_read(folder, longer, spec) | {"p": _p(folder, slimmed)}
 
 
 def _p(first: Path, second: Path) -> float:

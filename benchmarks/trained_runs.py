@@ -44,13 +44,13 @@ def changed_recipe(options: Any) -> "Recipe":
     return dataclasses.replace(preset(options.recipe), **{k: v for k, v in changes.items() if v is not None})
 
 
-def described(options: Any, recipe: "Recipe") -> str:
+def describe_runs(options: Any, recipe: "Recipe") -> str:
     """What distinguishes the runs from those of the preset, in one line."""
     changes = [f"{name} {getattr(recipe, name)}" for name in RECIPE if getattr(options, name) is not None]
     return ", ".join([f"recipe {options.recipe}", *changes])
 
 
-def finished(folder: Path, recipe: "Recipe", spec: Spec | None = None) -> dict[str, Any]:
+def train_or_read(folder: Path, recipe: "Recipe", spec: Spec | None = None) -> dict[str, Any]:
     """Numbers of a run, which is trained where it has not been: "params" and "macs" without the auxiliary heads,
     "validation" and "top1" from 0 to 1, and "train_seconds"."""
     from inception_v1 import cost
@@ -85,7 +85,11 @@ def mean(runs: Sequence[dict[str, Any]], key: str) -> float:
 
 def spread(runs: Sequence[dict[str, Any]], key: str, scale: float = 100) -> str:
     """The mean and standard deviation over runs that differ by their seed; empty where no run has the number."""
-    values = [scale * run[key] for run in runs if run.get(key) is not None]
+    return mean_and_deviation([scale * run[key] for run in runs if run.get(key) is not None])
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """The mean and standard deviation of numbers: of one number itself, of none nothing."""
     if not values:
         return ""
     return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
@@ -93,7 +97,7 @@ def spread(runs: Sequence[dict[str, Any]], key: str, scale: float = 100) -> str:
 
 def difference(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> str:
     """Mean and standard deviation of top-1 less that of others of the same seeds, in points."""
-    return spread([{"top1": run["top1"] - other["top1"]} for run, other in zip(runs, others, strict=True)], "top1")
+    return mean_and_deviation([100 * (run["top1"] - other["top1"]) for run, other in zip(runs, others, strict=True)])
 
 
 def narrow(spec: Spec, most: int) -> Spec:

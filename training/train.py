@@ -278,6 +278,12 @@ def set_seed(recipe: Recipe) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
+def head_loss_weights(recipe: Recipe, spec: Spec) -> dict[str, float]:
+    """The weight of each head's loss in the sum: 1 for the main head, the recipe's for the auxiliary heads (arXiv
+    1409.4842, section 5)."""
+    return {head: 1.0 if head == "main" else recipe.aux_weight for head in spec.heads}
+
+
 def compile_model(
     recipe: Recipe,
     spec: Spec,
@@ -291,7 +297,7 @@ def compile_model(
         recipe: its batch size is that of a whole step.
         spec: the network.
         steps: in an epoch.
-        loss_weights: of the heads.
+        loss_weights: of the heads, as of `head_loss_weights`.
         teacher: what it learns beside the labels, or None.
     """
     model = teacher.student(spec, loss_weights) if teacher else GoogLeNet(**spec.to_dict())
@@ -335,7 +341,7 @@ def fit(
         stack.enter_context(_without_remapping())
         states, interruption = stack.enter_context(StateFiles(run)), stack.enter_context(Interruption())
         with distribution.scope():
-            loss_weights = _loss_weights(recipe, task.spec)
+            loss_weights = _changing_loss_weights(recipe, task.spec)
             whole_step = with_global_batch(recipe, replicas)
             model = compile_model(whole_step, task.spec, task.steps, loss_weights, task.teacher)
         save = functools.partial(SaveState, states, distribution, options.interval, interruption, task.steps)
@@ -383,11 +389,13 @@ def _with_new_statistics(task: Task) -> GoogLeNet:
     return transfer.with_statistics(task.pretrained, task.spec, until, batches, task.keeps_classifiers)
 
 
-def _loss_weights(recipe: Recipe, spec: Spec) -> dict[str, float | keras.Variable]:
-    """Weight of each head's loss: 1 for the main head; of the others a variable where it changes during the run."""
-    falls = recipe.aux_schedule == "linear" and spec.has_aux
-    aux = keras.Variable(recipe.aux_weight, trainable=False, dtype="float32") if falls else recipe.aux_weight
-    return {head: 1.0 if head == "main" else aux for head in spec.heads}
+def _changing_loss_weights(recipe: Recipe, spec: Spec) -> dict[str, float | keras.Variable]:
+    """As `head_loss_weights`, that of the auxiliary heads as a variable where it changes during the run."""
+    weights: dict[str, float | keras.Variable] = {**head_loss_weights(recipe, spec)}
+    if recipe.aux_schedule == "linear" and spec.has_aux:
+        aux = keras.Variable(recipe.aux_weight, trainable=False, dtype="float32")
+        weights |= dict.fromkeys(weights.keys() - {"main"}, aux)
+    return weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import keras_tuner as kt
 from inception_v1 import GoogLeNet
 from training.errors import UserError
 from training.task import recipe_distillation
-from training.train import compile_model
+from training.train import compile_model, head_loss_weights
 from tuning.space import Space
 
 
@@ -47,7 +47,7 @@ class GoogLeNetHyperModel(kt.HyperModel):
             raise UserError(f"Expected a sample that fits the budget; Received: {asked}.")
         spec, recipe = self.space.network(values), self.space.recipe_of(values)
         keras.utils.set_random_seed(recipe.seed)
-        weights = {head: 1.0 if head == "main" else recipe.aux_weight for head in spec.heads}
+        weights = head_loss_weights(recipe, spec)
         return compile_model(recipe, spec, self._steps, weights, recipe_distillation(recipe, spec))
 
     def fit(self, hp: kt.HyperParameters, model: GoogLeNet, *args: Any, **kwargs: Any) -> keras.callbacks.History:

@@ -83,7 +83,7 @@ def measure_latency(
     _check(batch=(batch, 1), threads=(threads, 1), networks=(networks, 4), checks=(checks, 0), turns=(turns, 1))
     wanted = [(widths, True) for widths in probe_widths(spec, networks, seed)]
     wanted += [(widths, False) for widths in random_widths(spec, checks, seed + 1)]
-    export = exported(spec)
+    export = export_random_network(spec)
     order = np.random.default_rng(seed).permutation(len(wanted))  # a load that drifts is the same for both kinds
     timed: list[_Timed] = []
     starts = range(0, len(order), GROUP)
@@ -105,7 +105,7 @@ def _check(**numbers: tuple[int | None, int]) -> None:
             raise UserError(f"Expected {name} to be {least} or more; Received: {name}={value}.")
 
 
-def exported(spec: Spec) -> onnx.ModelProto:
+def export_random_network(spec: Spec) -> onnx.ModelProto:
     """The network as `googlenet export` writes it, with random weights. Biases are random too, since the converter
     removes zeros and stores equal ones once."""
     from inception_v1 import GoogLeNet

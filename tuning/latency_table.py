@@ -113,7 +113,7 @@ class Rows(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A network that was timed as a whole: seconds, and what the table says."""
+    """A network that was timed as a whole: seconds, and the table's prediction."""
 
     measured: float
     predicted: float

@@ -256,11 +256,12 @@ def make_oracle(
     trials: int | None,
     max_failures: int,
     ended: Callable[[InBudget, Any], None] | None = None,
+    tuners: Mapping[str, type[InBudget]] = TUNERS,
 ) -> InBudget:
-    """The oracle of that name, of `TUNERS`; see `InBudget`."""
+    """The oracle of that name, of `tuners`; see `InBudget`."""
     more: dict[str, Any] = {}
     if name == "bayesian":
         more = {"beta": CURIOSITY, "num_initial_points": max(4, (trials or 0) // 3)}
     if name == "hyperband":
         more = {"max_epochs": space.recipe.epochs, "hyperband_iterations": None if trials else 1}
-    return TUNERS[name](space, objective, trials, max_failures, ended, **more)
+    return tuners[name](space, objective, trials, max_failures, ended, **more)

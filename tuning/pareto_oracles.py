@@ -3,13 +3,14 @@
 The cost of a sample is known before it is trained, by counting or from a latency table; its score alone is uncertain.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
-import keras_tuner as kt
 import numpy as np
 
 from training.errors import UserError
+from tuning import oracles
 from tuning.budget import Budget
 from tuning.oracles import CANDIDATES, POPULATION, REDRAWS, TOURNAMENT, Bayesian, Evolution, Grid, InBudget, Random
 from tuning.pareto import contributions, expected_improvement, ranks
@@ -63,6 +64,7 @@ TUNERS: dict[str, type[InBudget]] = {
     "random": Random,
     "grid": Grid,
 }
+make_oracle = functools.partial(oracles.make_oracle, tuners=TUNERS)
 
 
 def check_settings(tuner: str, budget: Budget) -> None:
@@ -76,21 +78,6 @@ def check_settings(tuner: str, budget: Budget) -> None:
             "Expected max_macs, max_params or max_latency_ms with pareto, since networks of one cost have no front; "
             f"Received: keep_macs={budget.keep_macs:g}."
         )
-
-
-def make_oracle(
-    name: str,
-    space: Space,
-    objective: kt.Objective,
-    trials: int | None,
-    max_failures: int,
-    ended: Callable[[InBudget, Any], None] | None = None,
-) -> InBudget:
-    """The oracle of that name, of `TUNERS`; see `InBudget`."""
-    more: dict[str, Any] = {}
-    if name == "bayesian":
-        more = {"num_initial_points": max(4, (trials or 0) // 4)}
-    return TUNERS[name](space, objective, trials, max_failures, ended, **more)
 
 
 def costs_of(space: Space, samples: Sequence[dict[str, Any]]) -> np.ndarray:

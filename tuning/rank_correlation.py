@@ -60,7 +60,7 @@ class RankCheck(NamedTuple):
     correlation: RankCorrelation | None
 
 
-def spread(ranked: Sequence[Trial], count: int) -> list[Trial]:
+def evenly_spread(ranked: Sequence[Trial], count: int) -> list[Trial]:
     """So many trials at even distances in a ranking, its ends included; all where there are no more."""
     places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
     return [ranked[place] for place in places]
@@ -70,6 +70,6 @@ def check_ranks(found: Results) -> RankCheck:
     """The correlation over the trials that `rank_check` of a search asks for, as far as they were trained alone."""
     count = found.settings.get("rank_check", 0)
     assert isinstance(count, int)
-    trials = [trial for trial in spread(found.ranked, count) if trial.number in found.alone]
+    trials = [trial for trial in evenly_spread(found.ranked, count) if trial.number in found.alone]
     alone = [found.alone[trial.number] for trial in trials]
     return RankCheck(trials, rank_correlation([score_of(trial) for trial in trials], alone))

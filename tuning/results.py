@@ -9,7 +9,7 @@ import numpy as np
 
 from inception_v1.spec import Spec
 from training.recipe import Recipe
-from tuning.pareto import hypervolume
+from tuning.pareto import front_of, hypervolume
 
 COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"  # Keras Tuner's names
 SEARCH = "search.json"  # by which the folder of a search is known
@@ -122,12 +122,9 @@ class Results:
     @property
     def front(self) -> list[Trial]:
         """The Pareto front: the trials that none beats at their cost (see `Trial.cost`) or less, cheapest first."""
-        sign = 1 if self.direction == "max" else -1
-        kept: list[Trial] = []
-        for trial in sorted(self.ranked, key=lambda trial: (trial.cost, -sign * score_of(trial))):
-            if not kept or sign * score_of(trial) > sign * score_of(kept[-1]):
-                kept.append(trial)
-        return kept
+        trials, sign = self.ranked, 1 if self.direction == "max" else -1
+        costs = np.array([trial.cost for trial in trials], "float64")
+        return [trials[place] for place in front_of(costs, sign * scores_of(trials))]
 
     @property
     def pareto(self) -> bool:

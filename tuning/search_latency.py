@@ -1,4 +1,5 @@
-"""The latency table of a search: that of its folder, a given one, or one that is measured before its first trial."""
+"""The latency table of a search: that of its folder, one that was measured earlier, or one that is measured before
+its first trial."""
 
 import logging
 import os
@@ -24,14 +25,14 @@ def kept_table(home: Path) -> LatencyTable | None:
 
 
 def find_table(
-    home: Path, given: str | os.PathLike[str] | LatencyTable | None, start: Spec, budget: Budget, waits: bool
+    home: Path, table: str | os.PathLike[str] | LatencyTable | None, start: Spec, budget: Budget, waits: bool
 ) -> LatencyTable | None:
-    """The table that a search uses: that of its folder where it is resumed, else the given one, else one that is
-    measured now where the budget bounds the latency; None where nothing asks for one.
+    """The table that a search uses: that of its folder where it is resumed, else `table`, else one that is measured
+    now where the budget bounds the latency; None where nothing asks for one.
 
     Args:
         home: folder of the search, which may not exist.
-        given: a table or its file.
+        table: one that was measured earlier, or its file.
         start: the network that the search starts from.
         budget: of the search.
         waits: whether another process measures, as the chief does for its workers.
@@ -39,7 +40,8 @@ def find_table(
     Raises:
         UserError: a table other than that of the search, or a file that holds none.
     """
-    table = read_latency_table(given) if isinstance(given, str | os.PathLike) else given
+    if isinstance(table, str | os.PathLike):
+        table = read_latency_table(table)
     known = kept_table(home)
     if table and (known or (home / SEARCH).is_file()) and table != known:
         raise UserError(

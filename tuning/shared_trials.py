@@ -19,9 +19,9 @@ from training.distribution.strategy import Strategy
 from training.errors import DivergenceError
 from training.run_folder import RunFolder
 from training.task import RecipeTask
-from training.train import FitOptions, set_seed
+from training.train import FitOptions, head_loss_weights, set_seed
 from tuning.oracles import InBudget
-from tuning.rank_correlation import spread
+from tuning.rank_correlation import evenly_spread
 from tuning.results import Results, Trial
 from tuning.sandwich import make_sandwich, vector, widest
 from tuning.shared_settings import SharedSettings
@@ -76,7 +76,7 @@ class SharedTrialRunner(TrialRunner):
         recipe, task = self._space.recipe, self._shared_task
         set_seed(recipe)
         model = RunFolder(self._folder / WIDEST).model()
-        weights = {head: 1.0 if head == "main" else recipe.aux_weight for head in model.spec.heads}
+        weights = head_loss_weights(recipe, model.spec)
         images = training_images(task, self._settings.statistics_images)
         return SliceScorer(model, images, task.validation(1, WHOLE), weights, prefix(self._space))
 
@@ -111,7 +111,7 @@ def training_images(task: AnyTask, count: int) -> np.ndarray:
 
 def to_retrain(found: Results, settings: SharedSettings) -> list[Trial]:
     """The trials that are trained alone: the best ones, then those evenly spread over the ranking."""
-    chosen = [*found.ranked[: settings.retrain], *spread(found.ranked, settings.rank_check)]
+    chosen = [*found.ranked[: settings.retrain], *evenly_spread(found.ranked, settings.rank_check)]
     return list({trial.number: trial for trial in chosen}.values())
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from benchmarks import gpu, growth, input_pipeline, pages, quick, results, rounds, scaling, startup
+from benchmarks import gpu, growth, input_pipeline, latency, pages, quick, results, rounds, scaling, startup
 from benchmarks.results import ResultTable
 from benchmarks.steps import Step
 from tests.helpers import ROOT
@@ -128,6 +128,23 @@ def test_pages_show_what_is_stored(monkeypatch, tmp_path):
         assert "| `googlenet --help` | 2.00 | 1.00-4.00 | 0.5 |\n" in written
         assert "old" not in written
         assert "<!-- benchmark gpu -->\n\nNot measured: `python -m benchmarks gpu`.\n\n<!-- end -->\nc\n" in written
+
+
+def test_a_case_of_a_latency_table_keeps_its_own_machine(monkeypatch, tmp_path):
+    """Measuring one case again leaves what is known about another as it was."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    check = {"measured": 0.002, "predicted": 0.003}
+    first, second = list(latency.CASES)[:2]
+    monkeypatch.setattr(latency, "measure", lambda case, networks, checks: made(networks, "new CPU"))
+
+    def made(networks, cpu):
+        return {"about": results.about() | {"cpu": cpu}, "networks": networks, "checks": [check]}
+
+    results.save("latency", {"cases": {first: made(24, "old CPU")}})
+    old, new = latency.main(["--case", second, "--networks", "8"])
+    assert old.title.startswith("Sums of a table from 24 profiled networks; old CPU")
+    assert new.title.startswith("Sums of a table from 8 profiled networks; new CPU")
+    assert [[row[0] for row in table.rows] for table in (old, new)] == [[first], [second]]
 
 
 def test_the_pages_are_up_to_date():

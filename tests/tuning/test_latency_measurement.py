@@ -11,7 +11,7 @@ from inception_v1.atomic_files import write_json
 from tuning import Budget, latency_measurement
 from tuning.latency_measurement import (
     CALLS,
-    exported,
+    export_random_network,
     fast_mean,
     layer_of,
     measure_latency,
@@ -28,7 +28,7 @@ TINY = Spec("plain", input_shape=(32, 32, 1), classes=3, aux=False, stem="small"
 
 @pytest.fixture(scope="module")
 def export():
-    return exported(TINY)
+    return export_random_network(TINY)
 
 
 def shapes(model):
@@ -43,7 +43,9 @@ def shapes(model):
 
 def test_a_graph_with_other_widths_is_the_export_of_that_network(export):
     widths = probe_widths(TINY, 3, 0)[2]
-    assert shapes(with_widths(export, TINY, widths)) == shapes(exported(dataclasses.replace(TINY, widths=widths)))
+    assert shapes(with_widths(export, TINY, widths)) == shapes(
+        export_random_network(dataclasses.replace(TINY, widths=widths))
+    )
     assert shapes(with_widths(export, TINY, TINY.block_widths())) == shapes(export)
 
 
@@ -102,7 +104,7 @@ def test_bad_numbers_are_refused(bad):
 
 
 def test_a_measured_table_holds_every_operation(export, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(latency_measurement, "exported", lambda spec: export)
+    monkeypatch.setattr(latency_measurement, "export_random_network", lambda spec: export)
     monkeypatch.setattr(latency_measurement, "TURNS", 1)
     write_json(tmp_path / "spec.json", TINY.to_dict())
     flags = [

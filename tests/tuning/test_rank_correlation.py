@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from tests.helpers.searches import make_results, make_trial
-from tuning.rank_correlation import check_ranks, rank_correlation, spread
+from tuning.rank_correlation import check_ranks, evenly_spread, rank_correlation
 
 
 def test_the_interval_holds_the_correlation_and_narrows_with_more_networks():
@@ -34,8 +34,8 @@ def test_too_few_and_equal_scores_have_no_correlation():
 def test_the_check_takes_trials_at_even_distances_that_were_trained_alone():
     trials = [make_trial(number, 0.5 + 0.01 * number) for number in range(9)]
     ranked = trials[::-1]
-    assert spread(ranked, 3) == [ranked[0], ranked[4], ranked[8]]
-    assert spread(ranked, 20) == ranked
+    assert evenly_spread(ranked, 3) == [ranked[0], ranked[4], ranked[8]]
+    assert evenly_spread(ranked, 20) == ranked
     found = make_results(*trials, settings={"rank_check": 5})
     alone = {8: 0.9, 6: 0.8, 4: 0.7, 2: 0.6, 7: 0.1}  # 7 was retrained, and 0 is not trained yet
     checked = check_ranks(found.__class__(found.settings, found.objective, "max", found.trials, alone))

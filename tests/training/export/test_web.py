@@ -103,9 +103,9 @@ def test_fetched_files_are_whole_or_absent(npm, tmp_path, monkeypatch):
 
 RESIZE = """
 const [folder, inputs, side, channels, size] = process.argv.slice(1);
-const { prepared } = await import(`${folder}/preprocess.js`);
+const { prepareImage } = await import(`${folder}/preprocess.js`);
 const rgba = Uint8Array.from(Buffer.from(inputs, "base64"));
-console.log(JSON.stringify([...prepared(rgba, +side, { channels: +channels, size: +size })]));
+console.log(JSON.stringify([...prepareImage(rgba, +side, { channels: +channels, size: +size })]));
 """
 
 

@@ -39,10 +39,10 @@ DIGIT = np.kron(np.random.default_rng(3).integers(0, 256, (6, 7), "uint8"), np.o
 
 PREPARE = """async ({ data, size, channels }) => {
   const { decodedSquare } = await import("./decode.js");
-  const { prepared } = await import("./preprocess.js");
+  const { prepareImage } = await import("./preprocess.js");
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   const { rgba, side } = await decodedSquare(new Blob([bytes]), size);
-  return [...prepared(rgba, side, { size, channels })];
+  return [...prepareImage(rgba, side, { size, channels })];
 }"""
 DROP = """async ([type, name, data]) => {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));

@@ -1,5 +1,5 @@
 // The orientation in an image's EXIF, as training/data/orientation.py reads it (EXIF 2.32, sections 4.5 to 4.7). The
-// page turns images itself, since browsers differ in which files they turn.
+// page flips and transposes images itself, since browsers differ in which files they transpose.
 
 const UPRIGHT = 1;
 const TAG = 0x0112;

@@ -12,7 +12,7 @@ const GRAY = [0.2989, 0.587, 0.114];
  * @param {{size: number, channels: number}} model - what the network takes.
  * @returns {Uint8Array} (size, size, channels).
  */
-export function prepared(rgba, side, { size, channels }) {
+export function prepareImage(rgba, side, { size, channels }) {
   const image = channels === 1 ? gray(rgba) : colors(rgba);
   const scaled = side === size ? image : resized(image, side, channels, size);
   return Uint8Array.from(scaled, (value) => Math.min(255, Math.max(0, roundHalfEven(value))));
@@ -85,12 +85,12 @@ function keysCubic(distance) {
   return x >= 1 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : (1.5 * x - 2.5) * x * x + 1;
 }
 
-/** Resizes each row of an image (height, width, channels); `turn` exchanges rows and columns of the result. */
-function alongRows(image, height, width, channels, spans, turn = false) {
+/** Resizes each row of an image (height, width, channels); `transposes` exchanges rows and columns of the result. */
+function alongRows(image, height, width, channels, spans, transposes = false) {
   const out = new Float32Array(height * spans.length * channels);
   for (let y = 0; y < height; y++) {
     spans.forEach(({ start, weights }, x) => {
-      const to = (turn ? x * height + y : y * spans.length + x) * channels;
+      const to = (transposes ? x * height + y : y * spans.length + x) * channels;
       const from = (y * width + start) * channels;
       for (let channel = 0; channel < channels; channel++) {
         let sum = 0;

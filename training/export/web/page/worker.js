@@ -6,7 +6,7 @@
 import { decodedSquare } from "./decode.js";
 import { Refusal } from "./image_file.js";
 import { readKernel } from "./maps.js";
-import { normalized, prepared } from "./preprocess.js";
+import { normalized, prepareImage } from "./preprocess.js";
 
 const MOST_THREADS = 8;
 
@@ -60,7 +60,7 @@ async function download(response, length) {
 async function predict({ file, rgba, side }) {
   const began = performance.now();
   const square = file ? await decodedSquare(file, model.size) : { rgba, side };
-  const pixels = prepared(square.rgba, square.side, model);
+  const pixels = prepareImage(square.rgba, square.side, model);
   const read = performance.now();
   const outputs = await run(pixels);
   const ended = performance.now();
