@@ -105,7 +105,6 @@ def test_bad_numbers_are_refused(bad):
 
 def test_a_measured_table_holds_every_operation(export, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(latency_measurement, "export_random_network", lambda spec: export)
-    monkeypatch.setattr(latency_measurement, "TURNS", 1)
     write_json(tmp_path / "spec.json", TINY.to_dict())
     flags = [
         "--threads",
