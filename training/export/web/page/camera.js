@@ -19,11 +19,12 @@ export async function photograph({ box, video, take, close }) {
   }
   try {
     video.srcObject = stream;
+    // From before the buttons show, so that no click is lost while the camera starts.
+    const isTaken = Promise.race([clicked(take).then(() => true), clicked(close).then(() => false)]);
     box.hidden = false;
-    await video.play();
     take.focus();
-    const isTaken = await Promise.race([clicked(take).then(() => true), clicked(close).then(() => false)]);
-    return isTaken ? await frameOf(video) : null;
+    await Promise.race([video.play(), clicked(close)]);
+    return (await isTaken) ? await frameOf(video) : null;
   } finally {
     stream.getTracks().forEach((track) => track.stop());
     video.srcObject = null;
