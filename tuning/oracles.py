@@ -6,7 +6,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,10 @@ class InBudget(PersistentOracle):
         if own is None or (self.trials and self.is_duplicate(values | own)):
             own = self._random_values()
         return {"status": RUNNING, "values": values | own} if own else {"status": STOPPED}
+
+    def _first_new(self, samples: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+        """The first sample that no trial has had, else a random one."""
+        return next((values for values in samples if not self.is_duplicate(values)), None) or self._random_values()
 
     def _random_values(self) -> dict[str, Any] | None:
         for _ in range(REDRAWS):
@@ -237,7 +241,7 @@ class Evolution(InBudget, _Chosen):
         sign = 1 if self.objective.direction == "max" else -1
         parent = max(few, key=lambda trial: sign * trial.score)
         near = self.space.neighbors(parent.hyperparameters.values, REDRAWS, int(rng.integers(2**31)))
-        return next((values for values in near if not self.is_duplicate(values)), None) or self._random_values()
+        return self._first_new(near)
 
 
 TUNERS: dict[str, type[InBudget]] = {

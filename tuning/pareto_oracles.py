@@ -51,11 +51,11 @@ class ParetoEvolution(Evolution):
         done = [self.trials[i] for i in self.end_order if self.trials[i].status == COMPLETED]
         if number < POPULATION or not done:
             drawn = self.space.sample_costs(REDRAWS, int(rng.integers(2**31)))
-            return next((values for values in drawn if not self.is_duplicate(values)), None) or self._random_values()
+            return self._first_new(drawn)
         living = _survivors(self, done, POPULATION)  # the best first
         parent = living[min(rng.integers(len(living), size=TOURNAMENT))]
         near = self.space.neighbors(parent.hyperparameters.values, REDRAWS, int(rng.integers(2**31)))
-        return next((values for values in near if not self.is_duplicate(values)), None) or self._random_values()
+        return self._first_new(near)
 
 
 TUNERS: dict[str, type[InBudget]] = {
