@@ -1,10 +1,11 @@
+import contextlib
 import importlib
 
 import pytest
 
 import tuning
-from tests.helpers.searches import KEPT, SimulatedTraining
-from tuning import trials
+from tests.helpers.searches import KEPT, ProcessKilled, SimulatedTraining
+from tuning import keras_tuner_patches, trials
 
 
 @pytest.fixture
@@ -29,3 +30,20 @@ def search(recipe, tmp_path, simulated):
         return tuning.search(tmp_path / folder, space, **{"recipe": recipe, "budget": KEPT, "trials": 8} | changes)
 
     return run
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    """{"left": number of files that a search writes until it dies right after the last of them}; 0 for never."""
+    real, writes = keras_tuner_patches.atomic_file, {"left": 0}
+
+    @contextlib.contextmanager
+    def write_and_die(path):
+        with real(path) as part:
+            yield part
+        writes["left"] -= 1
+        if writes["left"] == 0:
+            raise ProcessKilled
+
+    monkeypatch.setattr(keras_tuner_patches, "atomic_file", write_and_die)
+    return writes

@@ -1,6 +1,5 @@
 """What each oracle hands out: budgets, seeds, learning, and files that a kill leaves whole."""
 
-import contextlib
 import dataclasses
 import json
 
@@ -9,7 +8,7 @@ import pytest
 
 from inception_v1 import cost
 from tests.helpers.searches import ProcessKilled, outcomes
-from tuning import keras_tuner_patches, oracles
+from tuning import oracles
 
 
 @pytest.mark.parametrize("name", oracles.TUNERS)
@@ -50,20 +49,8 @@ def test_a_search_that_learns_beats_chance(name, space, trials, search, recipe):
 
 
 @pytest.mark.parametrize("name", oracles.TUNERS)
-def test_a_search_killed_at_any_write_ends_like_one_that_was_not(name, search, monkeypatch, tmp_path):
+def test_a_search_killed_at_any_write_ends_like_one_that_was_not(name, search, writes, tmp_path):
     whole = search("whole", tuner=name)
-    real, writes = keras_tuner_patches.atomic_file, {"left": 0}
-
-    @contextlib.contextmanager
-    def write_and_die(path):
-        """Writes a file, and dies after the one whose turn it is."""
-        with real(path) as part:
-            yield part
-        writes["left"] -= 1
-        if writes["left"] == 0:
-            raise ProcessKilled
-
-    monkeypatch.setattr(keras_tuner_patches, "atomic_file", write_and_die)
     deaths = 0
     for left in range(1, 100):
         writes["left"] = left

@@ -1,6 +1,5 @@
 """Searches for a front: what they hand out, that they beat chance, resume after a kill, and what they leave."""
 
-import contextlib
 import csv
 import dataclasses
 import math
@@ -14,7 +13,7 @@ from tests.helpers.latency import made_table
 from tests.helpers.pages import Page
 from tests.helpers.searches import PAPER, ProcessKilled, make_results, make_trial, outcomes
 from training.presets import PRESETS
-from tuning import Budget, keras_tuner_patches
+from tuning import Budget
 from tuning.pareto import hypervolume
 from tuning.pareto_oracles import TUNERS, costs_of, largest_cost, make_oracle
 from tuning.report import write
@@ -77,19 +76,8 @@ def test_milliseconds_are_the_cost_where_there_is_a_table(name, search):
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_a_killed_search_for_a_front_ends_like_one_that_was_not(name, search, monkeypatch):
+def test_a_killed_search_for_a_front_ends_like_one_that_was_not(name, search, writes):
     whole = search("whole", tuner=name, budget=FREE, pareto=True, trials=9)
-    real, writes = keras_tuner_patches.atomic_file, {"left": 0}
-
-    @contextlib.contextmanager
-    def write_and_die(path):
-        with real(path) as part:
-            yield part
-        writes["left"] -= 1
-        if writes["left"] == 0:
-            raise ProcessKilled
-
-    monkeypatch.setattr(keras_tuner_patches, "atomic_file", write_and_die)
     for left in (22, 6):  # some of them when the tuner has begun to learn
         writes["left"] = left
         with pytest.raises(ProcessKilled):
