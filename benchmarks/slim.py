@@ -3,8 +3,9 @@
 Runs of one recipe are trained, one for each seed, and slimmed: by every criterion at one budget, then by the best with
 other settings, then by the best of all at every budget. Beside each budget stand two networks of the same
 multiply-accumulates from random weights, trained for as many epochs as the run and its fine-tuning together: one with
-the widths of the slimmed network, one with a smaller width multiplier. What is best is chosen on the validation split.
-A benchmark that was interrupted resumes. Hours on 2 cores with the recipe as it is; its flags make it smaller.
+the widths of the slimmed network, one with a smaller width multiplier. What is best is chosen on the validation split,
+with the first seeds alone where the flags say so. A benchmark that was interrupted resumes. Hours on 2 cores with the
+recipe as it is; its flags make it smaller.
 """
 
 import dataclasses
@@ -34,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     trained_runs.add_flags(parser, NAME)
     parser.add_argument("--criteria", nargs="+", help="Criteria to compare; none: all.")
     parser.add_argument(
+        "--settings", nargs="*", choices=SETTINGS, default=list(SETTINGS), help="Settings to try the best with."
+    )
+    parser.add_argument("--choice-seeds", type=int, help="Number of first seeds that choices rest on; none: all.")
+    parser.add_argument(
         "--budgets",
         type=float,
         nargs="+",
@@ -57,17 +62,18 @@ def measure(options: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"about": results.about(), "runs": trained_runs.describe_runs(options, recipe)}
     found |= {"settings": common, "seeds": options.seeds, "ways": {}, "budgets": {}}
     found["sources"] = [train_or_read(_source(options, s), dataclasses.replace(recipe, seed=s)) for s in options.seeds]
+    seeds = options.seeds[: options.choice_seeds]
     criteria = {name: {"criterion": name} for name in options.criteria or CRITERIA}
-    found["ways"] |= {name: _slimmed(options, common | way) for name, way in criteria.items()}
+    found["ways"] |= {name: _slimmed(options, common | way, seeds) for name, way in criteria.items()}
     best = _best(found["ways"])
-    ways = {f"{best}, {name}": criteria[best] | change for name, change in SETTINGS.items()}
-    found["ways"] |= {name: _slimmed(options, common | way) for name, way in ways.items()}
+    ways = {f"{best}, {name}": criteria[best] | SETTINGS[name] for name in options.settings}
+    found["ways"] |= {name: _slimmed(options, common | way, seeds) for name, way in ways.items()}
     found["best"] = _best(found["ways"])
     best_way = common | (criteria | ways)[found["best"]]
     for keep in options.budgets:
         way = best_way | {"keep_macs": keep}
         found["budgets"][str(keep)] = {
-            "slimmed": _slimmed(options, way),
+            "slimmed": _slimmed(options, way, options.seeds),
             SCRATCH: [_same_widths(options, way, seed) for seed in options.seeds],
             NARROW: [_narrow(options, way, seed) for seed in options.seeds],
         }
@@ -87,14 +93,14 @@ def _folder(options: Any, way: Mapping[str, Any], seed: int) -> Path:
     return options.out / "_".join(["slim", *changed, f"seed-{seed}"])
 
 
-def _slimmed(options: Any, way: dict[str, Any]) -> list[dict[str, Any]]:
+def _slimmed(options: Any, way: dict[str, Any], seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Numbers of one way to slim, for each seed."""
     import tuning
     from training.run_folder import RunFolder
     from tuning.report.slimming import slimming_of
 
     found = []
-    for seed in options.seeds:
+    for seed in seeds:
         folder = _folder(options, way, seed)
         if not (folder / SLIMMING).is_file() or "top1" not in slimming_of(RunFolder(folder))["networks"]["slimmed"]:
             tuning.slim(_source(options, seed), folder, tuning.SlimSettings(**way))
@@ -143,8 +149,8 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
     about = results.machine(result["about"], "tensorflow", "keras", "onnxruntime")
     settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
     ways = ResultTable(
-        f"Slimming by {result['runs']}; {settings}; top-1 in %, mean and standard deviation of {len(result['seeds'])} "
-        f"seeds; {about}",
+        f"Slimming by {result['runs']}; {settings}; top-1 in %, mean and standard deviation of "
+        f"{len(next(iter(result['ways'].values())))} seeds; {about}",
         ["criterion and settings", "validation", "test before fine-tuning", "test", "difference"],
         [
             [
@@ -152,7 +158,7 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
                 spread(runs, "validation"),
                 spread(runs, "before"),
                 spread(runs, "top1"),
-                difference(runs, result["sources"]),
+                difference(runs, result["sources"][: len(runs)]),
             ]
             for name, runs in result["ways"].items()
         ],
@@ -166,7 +172,8 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
             rows.append(_row(f"{float(keep):.0%}, {shown}", runs, result["sources"] if best else networks["slimmed"]))
     title = (
         "The best by validation at every budget, its difference from the unslimmed network; and networks from random "
-        "weights, trained for as many epochs in all, their difference from the slimmed one; p of McNemar's test"
+        "weights, trained for as many epochs in all, their difference from the slimmed one; p of McNemar's test; "
+        f"mean and standard deviation of {len(result['seeds'])} seeds"
     )
     return [ways, ResultTable(title, heads, rows)]
 
