@@ -105,7 +105,8 @@ def forms(variant: str, folder: Path) -> dict[str, Form]:
     model = build_googlenet(variant, aux=False, classes=CLASSES)
     known = torchvision_forms(model, folder) if variant == "torchvision" else {}
     network = ExportModel(model, [str(number) for number in range(CLASSES)])
-    known |= onnx_forms("ONNX", network, folder) | tensorflow_forms(network, folder) | litert_forms(network)
+    known |= onnx_forms("ONNX", network, folder) | int8_forms(network, folder)
+    known |= tensorflow_forms(network, folder) | litert_forms(network)
     known |= openvino_forms(network, folder)
     if variant == "paper":
         for name, layer in (("matmul", banded_matmul()), ("native LRN", native())):
@@ -142,13 +143,27 @@ def onnx_forms(
     return made
 
 
-def onnx_form(file: Path, prepare: Arrays) -> Form:
+def int8_forms(network: "ExportModel", folder: Path) -> dict[str, Form]:
+    """The ONNX files that `onnx_forms` has made, in int8."""
+    import onnx
+
+    from training.export import onnx_precisions
+
+    made = {}
+    for order in ("NCHW", "NHWC"):
+        prepare, file = normalizer(network, order), folder / f"int8-{order}.onnx"
+        onnx.save(onnx_precisions.to_int8(onnx.load(folder / f"ONNX-{order}.onnx"), prepare(random_pixels(8))), file)
+        made[f"ONNX int8, {order}, onnxruntime"] = onnx_form(file, prepare, LOOSE)
+    return made
+
+
+def onnx_form(file: Path, prepare: Arrays, within: float = AGREE) -> Form:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = CORES
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return Form(lambda x: session.run(None, {"image": x})[0], prepare, file.stat().st_size)
+    return Form(lambda x: session.run(None, {"image": x})[0], prepare, file.stat().st_size, within)
 
 
 def tensorflow_forms(network: "ExportModel", folder: Path) -> dict[str, Form]:
@@ -290,6 +305,8 @@ def bars(result: dict[str, Any]) -> Iterator[tuple[str, float]]:
             )
             if BASELINE in middle:
                 yield title + "torchvision's ONNX / ours (at least 1)", middle[BASELINE] / own
+            int8 = min(middle[f"ONNX int8, {order}, onnxruntime"] for order in ("NCHW", "NHWC"))
+            yield title + "ONNX / int8 ONNX (at least 1.8 with VNNI)", own / int8
             if "ONNX, native LRN, NCHW, onnxruntime" in middle:
                 native_ = middle["ONNX, native LRN, NCHW, onnxruntime"]
                 yield title + "native LRN / ours (at least 1.2)", native_ / own
