@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import os
 import subprocess
 import sys
 
@@ -11,45 +10,15 @@ import pytest
 from benchmarks import gpu, growth, input_pipeline, latency, pages, quick, results, rounds, scaling, startup
 from benchmarks.results import ResultTable
 from benchmarks.steps import Step
-from tests.helpers import ROOT
-
-
-def writer(file, name, items):
-    """A contestant that writes to a file when it is called."""
-
-    def work():
-        with open(file, "a") as log:
-            log.write(name)
-        return items
-
-    return work
-
-
-def on_device():
-    return rounds.OnDevice(lambda: 5, lambda: 77)
-
-
-def memory_user(count):
-    """A contestant that needs so many bytes in a call."""
-
-    def work():
-        return len(bytearray(b"x") * count)
-
-    return work
-
-
-def is_missing():
-    import no_such_package  # noqa: F401
-
-
-def dies():
-    return lambda: os._exit(3)
+from tests.helpers import ROOT, contestants
 
 
 def test_contestants_take_turns_and_one_that_is_not_installed_is_none(tmp_path):
     log = tmp_path / "log"
-    makers = {name: functools.partial(writer, log, name, 7) for name in "ab"}
-    found = rounds.alternate({**makers, "missing": is_missing, "device": on_device}, rounds=4, warmup=2)
+    makers = {name: functools.partial(contestants.writer, log, name, 7) for name in "ab"}
+    found = rounds.alternate(
+        {**makers, "missing": contestants.is_missing, "device": contestants.on_device}, rounds=4, warmup=2
+    )
     assert log.read_text() == "aabb" + "ab" + "ba" + "ab" + "ab"  # of three that are installed, another first each time
     assert list(found) == ["a", "b", "missing", "device"]
     assert found["missing"] is None
@@ -61,14 +30,18 @@ def test_contestants_take_turns_and_one_that_is_not_installed_is_none(tmp_path):
 
 
 def test_without_any_contestant_there_is_no_round():
-    assert rounds.alternate({"missing": is_missing}, rounds=2) == {"missing": None}
+    assert rounds.alternate({"missing": contestants.is_missing}, rounds=2) == {"missing": None}
 
 
 def test_memory_is_that_of_the_contestant_alone():
     """Not of the process that started it, which `ru_maxrss` includes."""
     mine = bytearray(b"x") * 300_000_000
     found = rounds.alternate(
-        {"small": functools.partial(memory_user, 1), "large": functools.partial(memory_user, 10**8)}, 1
+        {
+            "small": functools.partial(contestants.memory_user, 1),
+            "large": functools.partial(contestants.memory_user, 10**8),
+        },
+        1,
     )
     assert found["large"]["grown"] > 0.9e8 > found["small"]["grown"] >= 0
     assert found["small"]["memory"] < len(mine)
@@ -76,7 +49,7 @@ def test_memory_is_that_of_the_contestant_alone():
 
 def test_a_contestant_that_dies_is_named():
     with pytest.raises(RuntimeError, match="'the weak one' has died"):
-        rounds.alternate({"other": on_device, "the weak one": dies}, rounds=1)
+        rounds.alternate({"other": contestants.on_device, "the weak one": contestants.dies}, rounds=1)
 
 
 def test_exponents_are_those_of_the_growth():

@@ -7,6 +7,10 @@ from inception_v1 import build_googlenet
 from inception_v1.preprocessing import normalize
 from tests.helpers.images import patch_images
 
+# Whether tests run networks eagerly: JAX compiles each operation by itself, which takes several times as long as to
+# compile a whole network.
+EAGERLY = keras.backend.backend() == "tensorflow"
+
 
 def trained_network(variant, **arguments):
     """A network as if trained: its normalizations fit images, and its main logits differ by about 1 between them."""
@@ -30,5 +34,11 @@ def trained_network(variant, **arguments):
     return model
 
 
+def call(model, images):
+    """The outputs of a model, as arrays: eagerly where that is faster."""
+    outputs = model(images) if EAGERLY else model.predict_on_batch(np.asarray(images))
+    return keras.tree.map_structure(np.asarray, outputs)
+
+
 def logits_of(model, images, heads):
-    return keras.Model(model.input, {head: model.get_layer(f"{head}_logits").output for head in heads})(images)
+    return call(keras.Model(model.input, {head: model.get_layer(f"{head}_logits").output for head in heads}), images)

@@ -15,6 +15,7 @@ from keras import ops
 from inception_v1 import GoogLeNet, Spec, build_googlenet
 from inception_v1.losses import Crossentropy, TopKAccuracy
 from inception_v1.spec import VARIANTS
+from tests.helpers.networks import EAGERLY, call
 
 SMALL = {"input_shape": (32, 32, 1), "classes": 7, "width_multiplier": 0.1}
 CLASSES = 7
@@ -22,10 +23,6 @@ CLASSES = 7
 
 def images(count, shape=(32, 32, 1)):
     return np.random.default_rng(0).normal(size=(count, *shape)).astype("float32")
-
-
-def outputs_of(model, x):
-    return {head: np.asarray(output) for head, output in model(x).items()}
 
 
 def labels(count):
@@ -55,7 +52,7 @@ def test_published_counts_of_the_built_model(paper):
 def test_outputs_are_named_and_are_probabilities(variant, aux):
     size = 64 if variant == "onnx_zoo" else 32
     model = build_googlenet(variant, **{**SMALL, "input_shape": (size, size + 1, 3)}, aux=aux)
-    outputs = outputs_of(model, images(2, (size, size + 1, 3)))
+    outputs = call(model, images(2, (size, size + 1, 3)))
     assert set(outputs) == ({"main", "aux1", "aux2"} if aux else {"main"})
     for output in outputs.values():
         assert output.shape == (2, CLASSES)
@@ -88,7 +85,7 @@ def test_logits_have_the_probabilities_of_the_softmax():
     other = build_googlenet(**SMALL)
     other.set_weights(model.get_weights())
     x = images(2)
-    logits, probabilities = outputs_of(model, x), outputs_of(other, x)
+    logits, probabilities = call(model, x), call(other, x)
     for head in logits:
         np.testing.assert_allclose(ops.softmax(logits[head]), probabilities[head], atol=1e-6)
 
@@ -98,9 +95,9 @@ def test_classifier_shares_weights_and_returns_one_tensor():
     model = build_googlenet(**SMALL)
     net = model.classifier()
     x = images(3)
-    np.testing.assert_array_equal(net(x), model(x)["main"])
+    np.testing.assert_array_equal(call(net, x), call(model, x)["main"])
     model.set_weights([w + 0.01 for w in model.get_weights()])
-    np.testing.assert_array_equal(net(x), model(x)["main"])
+    np.testing.assert_array_equal(call(net, x), call(model, x)["main"])
     assert type(net) is not GoogLeNet
 
 
@@ -146,7 +143,7 @@ def test_unknown_size_gives_the_numbers_of_a_fixed_one(variant, aux):
         fixed = build_googlenet(variant, input_shape=(size, size + 3, 3), **arguments)
         fixed.set_weights(free.get_weights())
         x = images(2, (size, size + 3, 3))
-        expected = outputs_of(fixed, x)
+        expected = call(fixed, x)
         for head, output in free.predict(x, verbose=0).items():
             np.testing.assert_allclose(output, expected[head], atol=1e-6)
 
@@ -221,7 +218,7 @@ def test_keras_file_reloads_in_a_new_process(tmp_path):
         [sys.executable, "-c", RELOAD, *names], env=os.environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    outputs = outputs_of(model, x)
+    outputs = call(model, x)
     for head, again in zip(("main", "aux1", "aux2"), np.load(names[3])):
         np.testing.assert_allclose(again, outputs[head], atol=1e-6)
     assert float(done.stdout) == pytest.approx(model.evaluate(x, y, verbose=0, return_dict=True)["loss"], abs=1e-5)
@@ -233,9 +230,9 @@ def test_keras_file_reloads_in_a_new_process(tmp_path):
 @pytest.mark.parametrize("variant", [pytest.param("paper", marks=pytest.mark.every_backend), "batchnorm"])
 def test_total_loss_is_the_weighted_sum_of_the_heads(variant):
     model = build_googlenet(variant, **SMALL)
-    model.compile("sgd", run_eagerly=True)
+    model.compile("sgd", run_eagerly=EAGERLY)
     x, y = images(10), labels(10)
-    outputs = outputs_of(model, x)
+    outputs = call(model, x)
     losses = {head: numpy_crossentropy(outputs[head], y) for head in outputs}
     total = losses["main"] + 0.3 * losses["aux1"] + 0.3 * losses["aux2"]
     logs = model.evaluate(x, y, batch_size=10, verbose=0, return_dict=True)
@@ -271,7 +268,7 @@ def eager(compiled):
     """The same network, run eagerly."""
     model = build_googlenet(**SMALL)
     model.set_weights(compiled[0].get_weights())
-    model.compile("sgd", run_eagerly=True)
+    model.compile("sgd", run_eagerly=EAGERLY)
     return model
 
 
@@ -322,7 +319,7 @@ def test_sample_weight_and_class_weight(kind):
     given = label_kinds(y)[kind]
     by_class = {c: 0.5 + c for c in range(CLASSES)}
     weight = np.array([by_class[c] for c in y], "float32")
-    outputs = outputs_of(model, x)
+    outputs = call(model, x)
     losses = {head: numpy_crossentropy(outputs[head], y, weight) for head in outputs}
     total = losses["main"] + 0.3 * (losses["aux1"] + losses["aux2"])
     evaluated = model.evaluate(x, given, sample_weight=weight, batch_size=10, verbose=0, return_dict=True)
@@ -377,7 +374,7 @@ def test_logits_compile_to_the_same_loss():
     for activation in ("softmax", None):
         keras.utils.set_random_seed(0)
         model = build_googlenet(**SMALL, classifier_activation=activation)
-        model.compile("sgd", run_eagerly=True)
+        model.compile("sgd", run_eagerly=EAGERLY)
         losses.append(model.evaluate(x, y, verbose=0, return_dict=True)["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -458,11 +455,11 @@ def test_bad_validation_labels_are_refused_before_training():
 def test_mixed_precision_keeps_the_heads_in_float32(policy):
     keras.config.set_dtype_policy(policy)
     model = build_googlenet(**SMALL)
-    model.compile("sgd", run_eagerly=keras.backend.backend() != "tensorflow" or policy == "mixed_bfloat16")
+    model.compile("sgd", run_eagerly=EAGERLY and policy == "mixed_bfloat16")
     assert keras.backend.standardize_dtype(model.get_layer("inception_5b").output.dtype) == policy.removeprefix(
         "mixed_"
     )
-    for head, output in outputs_of(model, images(2)).items():
+    for head, output in call(model, images(2)).items():
         assert output.dtype == "float32"
         assert keras.backend.standardize_dtype(model.get_layer(f"{head}_logits").output.dtype) == "float32"
         np.testing.assert_allclose(output.sum(axis=1), 1, rtol=1e-6)
@@ -505,7 +502,7 @@ def test_features_are_the_maps_of_the_network(variant):
     features = model.features(names)
     assert list(features.output) == names
     x = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype("float32")
-    maps = {name: np.array(value) for name, value in features(x).items()}
+    maps = call(features, x)
     for name in ("inception_4d", "inception_4d_5x5", "conv2_3x3"):
         before = maps[f"{name}_pre_relu"]
         assert before.min() < 0
@@ -514,7 +511,7 @@ def test_features_are_the_maps_of_the_network(variant):
     start = widths.conv1 + widths.conv3
     np.testing.assert_array_equal(maps["inception_4d"][..., start : start + widths.conv5], maps["inception_4d_5x5"])
     rest = keras.Model(model.get_layer("inception_4d").output, model.output["main"])
-    np.testing.assert_allclose(rest(maps["inception_4d"]), model(x)["main"], atol=1e-6)
+    np.testing.assert_allclose(call(rest, maps["inception_4d"]), call(model, x)["main"], atol=1e-6)
 
 
 def test_features_refuse_unknown_names():
