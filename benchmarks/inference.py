@@ -305,8 +305,8 @@ def bars(result: dict[str, Any]) -> Iterator[tuple[str, float]]:
             )
             if BASELINE in middle:
                 yield title + "torchvision's ONNX / ours (at least 1)", middle[BASELINE] / own
-            int8 = min(middle[f"ONNX int8, {order}, onnxruntime"] for order in ("NCHW", "NHWC"))
-            yield title + "ONNX / int8 ONNX (at least 1.8 with VNNI)", own / int8
+            if int8 := [value for name, value in middle.items() if name.startswith("ONNX int8")]:
+                yield title + "ONNX / int8 ONNX (at least 1.8 with VNNI)", own / min(int8)
             if "ONNX, native LRN, NCHW, onnxruntime" in middle:
                 native_ = middle["ONNX, native LRN, NCHW, onnxruntime"]
                 yield title + "native LRN / ours (at least 1.2)", native_ / own
