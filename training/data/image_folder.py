@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from training.data.builders import image_and_label
+from training.data.disk_cache import cached, stamp
 from training.data.image_files import IMAGE_SUFFIXES, is_image_file, is_visible_folder
 from training.data.threads import CORES, without_autotuning
 from training.errors import UserError
@@ -143,10 +144,14 @@ class ImageFolder(tfds.core.DatasetBuilder):
         return ds.map(read, tf.data.AUTOTUNE)
 
 
-@tf.autograph.experimental.do_not_convert
 def content_digests(paths: Sequence[str]) -> list[int]:
-    """Digests of the bytes of some files; of the path where a file cannot be read."""
+    """Digests of the bytes of some files; of the path where a file cannot be read. Those of many files are cached."""
+    (digests,) = cached("digests", (), lambda: map(stamp, paths), len(paths), lambda: [_read_digests(paths)])
+    return digests.tolist()
 
+
+@tf.autograph.experimental.do_not_convert
+def _read_digests(paths: Sequence[str]) -> np.ndarray:
     def read(number: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return number, tf.strings.to_hash_bucket_fast(tf.io.read_file(path), DIGESTS)
 
@@ -154,7 +159,7 @@ def content_digests(paths: Sequence[str]) -> list[int]:
     ds = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), list(paths))).map(read, CORES).ignore_errors()
     for numbers, found in without_autotuning(ds.batch(1024)).as_numpy_iterator():
         digests[numbers] = found
-    return digests.tolist()
+    return digests
 
 
 def _split_sizes(sizes: Mapping[str, int]) -> tfds.core.SplitDict:

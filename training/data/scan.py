@@ -3,13 +3,14 @@
 import functools
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from training.data.decoding import bounded, decode_pixels
+from training.data.disk_cache import Stamp, cached
 from training.data.image_folder import DIGESTS
 from training.data.split import Split
 from training.data.threads import CORES
@@ -44,13 +45,32 @@ class Scan(NamedTuple):
         return f"{int((self.contents + self.labels).view('uint64').sum()):016x}"
 
 
-@tf.autograph.experimental.do_not_convert
 def scan(splits: Sequence[Split]) -> list[Scan]:
     """Reads and decodes every image of some splits once, those to leave out included.
 
     A large JPEG is decoded at an eighth of its height and width, so that the digest of its pixels is one of their means
-    over 8x8 blocks.
+    over 8x8 blocks. What a large source holds is cached until one of its files changes.
     """
+    key = [f"{split.builder.info.full_name} {split.name}" for split in splits]
+    images = sum(split.total for split in splits)
+    numbers, *columns = cached("scan", key, lambda: _stamps(splits), images, lambda: _examine(splits))
+    found = []
+    for number, split in enumerate(splits):
+        names, labels, contents, pixels = (column[numbers == number] for column in columns)
+        texts = [name.decode() for name in names.tolist()]
+        good = set(texts)
+        unreadable = [] if len(good) == split.total else [name for name in split.names() if name not in good]
+        found.append(Scan(texts, labels, contents, pixels, unreadable))
+    return found
+
+
+def _stamps(splits: Sequence[Split]) -> Iterator[Stamp]:
+    return itertools.chain.from_iterable(split.stamps() for split in splits)
+
+
+@tf.autograph.experimental.do_not_convert
+def _examine(splits: Sequence[Split]) -> list[np.ndarray]:
+    """Of every readable image the number of its split, its name and label, and digests of its bytes and its pixels."""
 
     def examine(number: tf.Tensor, name: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
         pixels = tf.io.serialize_tensor(_decode(encoded))
@@ -62,14 +82,7 @@ def scan(splits: Sequence[Split]) -> list[Scan]:
     ]
     ds = functools.reduce(tf.data.Dataset.concatenate, examples).map(examine, CORES).ignore_errors().batch(1024)
     columns = [np.concatenate(column) for column in zip(*ds.as_numpy_iterator(), strict=True)] or [np.zeros(0, int)] * 5
-    found = []
-    for number, split in enumerate(splits):
-        names, labels, contents, pixels = (column[columns[0] == number] for column in columns[1:])
-        texts = [name.decode() for name in names]
-        good = set(texts)
-        unreadable = [] if len(good) == split.total else [name for name in split.names() if name not in good]
-        found.append(Scan(texts, labels, contents, pixels, unreadable))
-    return found
+    return [column.astype("S") if column.dtype == object else column for column in columns]
 
 
 def _decode(encoded: tf.Tensor) -> tf.Tensor:

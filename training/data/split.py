@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from training.data.disk_cache import Stamp, stamp
 from training.data.image_folder import ImageFolder
 from training.data.threads import without_autotuning
 
@@ -101,6 +102,15 @@ class Split:
             return [path for path, _ in self.builder.files(self.name)]
         names = self.all_examples().map(lambda name, encoded, label: name)
         return [name.decode() for name in names.as_numpy_iterator()]
+
+    def stamps(self) -> Iterator[Stamp]:
+        """Path, size and time of change of every file that the images are in. Raises OSError where that is unknown."""
+        if isinstance(self.builder, ImageFolder):
+            yield from (stamp(path) for path in self.names())
+            return
+        for path in sorted(self.builder.data_path.iterdir()):
+            found = path.stat()
+            yield str(path), found.length, int(1e9 * found.mtime)
 
     def _parts(self) -> list[Any]:
         return tfds.core.ReadInstruction.from_spec(self.name).to_absolute(self.builder.info.splits)

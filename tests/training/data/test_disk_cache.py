@@ -1,0 +1,98 @@
+"""What reading all images has found is kept until a file changes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.images import encode, make_folder
+from training.data import disk_cache, image_folder, scan, sources
+from training.data.image_folder import ImageFolder
+from training.data.split import Split
+from training.recipe import Recipe
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """The folder of a cache that keeps the results of small sources too."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(disk_cache, "FEWEST", 1)
+    return tmp_path / "keras" / "googlenet" / "images"
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of images, one of which cannot be read."""
+    make_folder(tmp_path / "images", ("train", "val"))
+    (tmp_path / "images" / "train" / "cat" / "bad.png").write_bytes(b"no image")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def readings(monkeypatch):
+    """A list that grows with every reading of all images."""
+    calls = []
+    for module, name in ((scan, "_examine"), (image_folder, "_read_digests")):
+        read = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, name=name, read=read: (calls.append(name), read(*a))[1])
+    return calls
+
+
+def scanned(images):
+    """What a new process finds, as comparable values."""
+    folder = ImageFolder(images)
+    found = scan.scan([Split(folder, name) for name in ("train", "val")])
+    return [{key: np.asarray(value).tolist() for key, value in each._asdict().items()} for each in found]
+
+
+def test_images_are_scanned_again_where_a_file_has_changed(images, readings, cache):
+    first = scanned(images)
+    assert first[0]["unreadable"] == [str(images / "train" / "cat" / "bad.png")]
+    assert scanned(images) == first
+    assert readings == ["_examine"]
+    (images / "train" / "cat" / "bad.png").write_bytes(encode(Image.new("RGB", (9, 9)), "PNG"))
+    second = scanned(images)
+    assert [len(each["names"]) for each in second] == [9, 8]
+    assert readings == ["_examine"] * 2
+    (images / "val" / "dog" / "0.png").unlink()
+    assert [len(each["names"]) for each in scanned(images)] == [9, 7]
+    assert len(list(cache.iterdir())) == len(readings) == 3
+
+
+def test_slices_of_a_folder_are_read_once(images, readings):
+    first = ImageFolder(images).files("train[:50%]")
+    assert ImageFolder(images).files("train[:50%]") == first
+    assert len(ImageFolder(images).files("train[50%:]")) == 9 - len(first)
+    assert readings == ["_read_digests"]
+
+
+def test_a_dataset_of_tfds_is_scanned_once(data_dir, readings):
+    recipe = Recipe(source="digits", data_dir=data_dir)
+    first, second = (scan.scan(sources.load(recipe)) for _ in range(2))
+    assert [each.digest for each in first] == [each.digest for each in second]
+    train, *rest = sources.load(recipe)
+    assert len(scan.scan([dataclasses.replace(train, name="train[:20]"), *rest])[0].names) == 20
+    assert readings == ["_examine"] * 2
+
+
+def test_small_sources_leave_no_files(images, readings, cache, monkeypatch):
+    monkeypatch.setattr(disk_cache, "FEWEST", 100)
+    assert scanned(images) == scanned(images)
+    assert (readings, cache.exists()) == (["_examine"] * 2, False)
+
+
+def test_a_damaged_file_is_replaced(images, readings, cache):
+    first = scanned(images)
+    (file,) = cache.iterdir()
+    for damage in (b"", b"PK\3\4 no archive", file.read_bytes()[:-300]):
+        file.write_bytes(damage)
+        assert scanned(images) == first
+    assert scanned(images) == first
+    assert len(readings) == 4
+
+
+def test_without_a_place_to_write_images_are_scanned_all_the_same(images, readings, tmp_path):
+    (tmp_path / "keras").write_text("a file where a folder should be")
+    assert scanned(images) == scanned(images)
+    assert len(readings) == 2
