@@ -16,13 +16,14 @@ MODULES = {  # of this package
     "rendering": "rendering",
     "web": "web",
     "latency": "latency",
+    "large_data": "large_data",
     "gpu": "gpu",
     "slim": "slim",
     "correlated_widths": "correlated_widths",
     "shared_weights": "shared_weights",
 }
-# Which run by name alone: one needs a GPU, the others take hours.
-ALONE = ("gpu", "slim", "correlated_widths", "shared_weights")
+# Which run by name alone: one needs a GPU, one gigabytes of the disk, the others take hours.
+ALONE = ("gpu", "large_data", "slim", "correlated_widths", "shared_weights")
 
 
 def load(name: str) -> ModuleType:
