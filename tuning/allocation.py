@@ -10,7 +10,7 @@ from inception_v1.cost import classifier_cost
 from inception_v1.dependencies import channels, tables
 from inception_v1.errors import UserError
 from inception_v1.spec import WIDTH_OF, Spec
-from tuning.space import BRANCHES
+from tuning.space import BRANCH_WIDTHS
 
 LEVELS = (0.75, 0.5, 0.25, 0.0)  # fractions of a branch's channels at which losses are measured; 0: the fewest it keeps
 STEPS = 32  # fractions of a branch that the allocation steps through
@@ -46,7 +46,7 @@ def kept_width(width: int, fraction: float, multiple: int) -> int:
 def branches(spec: Spec) -> list[Branch]:
     """The branches of a network from the image on; a reduction goes with what it feeds."""
     found: dict[str, Widths] = {}
-    of_field = {field: branch for branch, fields in BRANCHES.items() for field in fields}
+    of_field = {field: branch for branch, fields in BRANCH_WIDTHS.items() for field in fields}
     for name, width in channels(spec).items():
         block = f"{name[10:12]}/{of_field[WIDTH_OF[name[13:]]]}" if name.startswith("inception_") else f"stem/{name}"
         found.setdefault(block, {})[name] = width

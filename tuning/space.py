@@ -27,7 +27,7 @@ if typing.TYPE_CHECKING:
 Value = float | int | str
 Values = Mapping[str, Any]  # dimension to value, or to an array with one element a sample
 
-BRANCHES = {  # convolutions of a block by branch; a reduction goes with what it feeds
+BRANCH_WIDTHS = {  # convolutions of a block by branch; a reduction goes with what it feeds
     "1x1": ("conv1",),
     "3x3": ("reduce3", "conv3"),
     "5x5": ("reduce5", "conv5"),
@@ -39,9 +39,9 @@ MULTIPLIERS = (GRID[0], GRID[-1])  # bounds of the multipliers, unless others ar
 STEM = "stem"  # the dimension that multiplies the widths before the first block
 Convolutions = tuple[tuple[str, ...], tuple[str, ...]]  # names of the blocks, and of the convolutions in each
 SPACES: dict[str, dict[str, Convolutions]] = {  # what each dimension sets
-    "branches": {branch: (tuple(BLOCKS), fields) for branch, fields in BRANCHES.items()},
+    "branches": {branch: (tuple(BLOCKS), fields) for branch, fields in BRANCH_WIDTHS.items()},
     "stages": {
-        f"{stage}/{branch}": (blocks, fields) for stage, blocks in STAGES.items() for branch, fields in BRANCHES.items()
+        f"{stage}/{branch}": (blocks, fields) for stage, blocks in STAGES.items() for branch, fields in BRANCH_WIDTHS.items()
     },
     "blocks": {f"{block}/{field}": ((block,), (field,)) for block in BLOCKS for field in Widths._fields},
 }
