@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_v1 import build_googlenet
 from inception_v1.dependencies import channels
+from inception_v1.preprocessing import normalize
 from inception_v1.slimming import remove_channels
+from tests.helpers.images import patch_images
 from tests.helpers.networks import logits_of, trained_network
 from training.transfer import estimate_statistics
 from tuning.slice_scores import SliceScorer
@@ -31,8 +32,8 @@ def some_widths(spec, seed=0):
     ],
 )
 def test_a_slice_is_the_network_without_the_other_channels(variant, arguments):
-    model = build_googlenet(variant, classes=3, width_multiplier=0.1, **arguments)
-    images = np.random.default_rng(1).normal(size=(5, *model.spec.input_shape)).astype("float32")
+    model = trained_network(variant, **{"classes": 3, "aux": True} | arguments)
+    images = normalize(patch_images(16, *model.spec.input_shape), model.spec.pixels)
     widths = some_widths(model.spec)
     removed = remove_channels(model, {name: range(count) for name, count in widths.items()})
     logits, statistics = SlicedNetwork(model)(images, tf.constant(list(widths.values())))
