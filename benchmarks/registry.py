@@ -15,6 +15,7 @@ MODULES = {  # of this package
     "growth": "growth",
     "rendering": "rendering",
     "web": "web",
+    "serving": "serving",
     "latency": "latency",
     "large_data": "large_data",
     "gpu": "gpu",

@@ -1,13 +1,29 @@
 """What the benchmarks rest on: contestants that take turns, exponents, tables, and one run at the smallest size."""
 
+import contextlib
 import functools
 import importlib.util
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks import gpu, growth, input_pipeline, latency, pages, quick, results, rounds, scaling, startup
+from benchmarks import (
+    gpu,
+    growth,
+    input_pipeline,
+    large_data,
+    latency,
+    pages,
+    quick,
+    results,
+    rounds,
+    scaling,
+    serving,
+    startup,
+)
 from benchmarks.results import ResultTable
 from benchmarks.steps import Step
 from tests.helpers import ROOT, contestants
@@ -118,6 +134,48 @@ def test_a_case_of_a_latency_table_keeps_its_own_machine(monkeypatch, tmp_path):
     assert old.title.startswith("Sums of a table from 24 profiled networks; old CPU")
     assert new.title.startswith("Sums of a table from 8 profiled networks; new CPU")
     assert [[row[0] for row in table.rows] for table in (old, new)] == [[first], [second]]
+
+
+def test_what_a_server_does_not_answer_counts_as_failed(monkeypatch):
+    answers = iter([OSError("refused"), 1, *[2] * 10**6])
+
+    @contextlib.contextmanager
+    def client(addresses):
+        def send(encoded):
+            answer = next(answers)
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+        yield send
+
+    monkeypatch.setattr(serving, "grpc_client", client)
+    monkeypatch.setattr(serving, "WARM_UP", 0.0)
+    monkeypatch.setattr(serving, "jpegs", lambda: [b""] * 3)
+    found = serving.load(None, "gRPC", clients=1, images=2, seconds=0.05)
+    assert found["failed"] == ["OSError('refused')", "1 images"]
+    assert found["rate"] == pytest.approx(2 * len(found["waited"]) / 0.05, rel=0.3)
+    settings = [{"batches": "x", "transport": "gRPC", "clients": 1, "memory": [1e9, 2e9]} | found | {"rate": 40.0}]
+    (table,) = serving.tables(
+        {"about": results.about(), "seconds": 1, "server": "y", "settings": settings, "bare": [70.0, 90.0]}
+    )
+    assert table.rows[0][:3] == ["x, gRPC, 1", "40.0", "0.50"]
+    assert table.rows[0][-2:] == ["2", "2.00 (+1000 MB)"]
+
+
+def test_generated_images_have_imagenets_shape(tmp_path, monkeypatch):
+    monkeypatch.setattr(large_data, "CLASSES", 20)
+    large_data.generate(tmp_path, 40)
+    files = sorted(tmp_path.rglob("*.jpg"))
+    assert [len(list(tmp_path.glob(f"{split}/*/*.jpg"))) for split in ("train", "val", "test")] == [40, 20, 20]
+    assert len({file.read_bytes() for file in files}) == len(files)
+    assert 70e3 < np.mean([file.stat().st_size for file in files]) < 150e3
+    sides = np.array([Image.open(file).size for file in files])
+    assert 0.4 < (np.sort(sides) == (375, 500)).all(axis=1).mean() < 0.8
+    before = files[0].stat().st_mtime_ns
+    large_data.generate(tmp_path, 40)
+    assert files[0].stat().st_mtime_ns == before
+    assert large_data.growth([1] * 4 + [2] * 4 + [2] * 4 + [3] * 4) == pytest.approx(0.5)
 
 
 def test_the_pages_are_up_to_date():

@@ -35,14 +35,23 @@ class Addresses(NamedTuple):
 
 
 @contextlib.contextmanager
-def serving(base, name):
-    """Serves the versions in a folder under a name until the block ends: TF Serving where it is installed."""
-    with _model_server(base, name) if MODEL_SERVER else _stand_in(base, name) as addresses:
+def serving(base, name, threads=4, batching=None):
+    """Serves the versions in a folder under a name until the block ends: TF Serving where it is installed.
+
+    Requests of several clients run together, up to `threads` of them; with `batching` in batches of up to so many
+    images, which wait for 2 ms, as `googlenet export --batching` asks of TF Serving.
+    """
+    if MODEL_SERVER:
+        flags = ["--enable_batching", "--enable_per_model_batching_parameters"] if batching else []
+        server = _model_server(base, name, flags)
+    else:
+        server = _stand_in(base, name, threads, batching)
+    with server as addresses:
         yield addresses
 
 
 @contextlib.contextmanager
-def _model_server(base, name):
+def _model_server(base, name, flags):
     ports = free_ports(2)
     server = subprocess.Popen(
         [
@@ -51,6 +60,7 @@ def _model_server(base, name):
             f"--rest_api_port={ports[1]}",
             f"--model_base_path={base}",
             f"--model_name={name}",
+            *flags,
         ]
     )
     addresses = Addresses(f"localhost:{ports[0]}", f"http://localhost:{ports[1]}")
@@ -71,10 +81,10 @@ def _model_server(base, name):
 
 
 @contextlib.contextmanager
-def _stand_in(base, name):
+def _stand_in(base, name, threads, batching):
     newest = max(int(path.name) for path in base.iterdir() if path.name.isdecimal())  # as TF Serving finds it
-    served = Served(tf.saved_model.load(str(base / str(newest))), name, newest)
-    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
+    served = Served(tf.saved_model.load(str(base / str(newest))), name, newest, batching)
+    server = grpc.server(futures.ThreadPoolExecutor(threads), options=[("grpc.max_receive_message_length", -1)])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Predictions(served), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(served), server)
     port = server.add_insecure_port("localhost:0")
@@ -93,9 +103,10 @@ def _stand_in(base, name):
 class Served:
     """The signatures of one version."""
 
-    def __init__(self, loaded, name, version):
+    def __init__(self, loaded, name, version, batching):
         self._loaded, self.name, self.version = loaded, name, version
         self.signatures = loaded.signatures
+        self._batched = {key: _in_batches(each, batching) for key, each in self.signatures.items()} if batching else {}
 
     def check(self, spec):
         if spec.name != self.name:
@@ -111,9 +122,25 @@ class Served:
             raise ValueError(f"input size does not match signature: {sorted(inputs)}")
         try:
             tensors = {key: tf.constant(values, specs[key].dtype) for key, values in inputs.items()}
-            return {key: value.numpy() for key, value in function(**tensors).items()}
+            outputs = self._batched.get(signature, function)(**tensors)
+            return {key: value.numpy() for key, value in outputs.items()}
         except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
             raise ValueError(str(error).splitlines()[0]) from error
+
+
+def _in_batches(function, largest):
+    """A signature that joins the calls of several threads, by the scheduler of batches that TF Serving has too."""
+    ((name, spec),) = function.structured_input_signature[1].items()
+    outputs = sorted(function.structured_outputs)
+    sizes = [2**power for power in range(largest.bit_length()) if 2**power < largest]  # that batches are padded to
+
+    @tf.function(input_signature=[spec])  # else it would be traced in every call
+    @tf.nondifferentiable_batch_function(1, largest, 2000, [*sizes, largest])
+    def joined(values):
+        found = function(**{name: values})
+        return [found[key] for key in outputs]
+
+    return lambda **inputs: dict(zip(outputs, joined(inputs[name]), strict=True))
 
 
 class Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
