@@ -41,7 +41,9 @@ Convolutions = tuple[tuple[str, ...], tuple[str, ...]]  # names of the blocks, a
 SPACES: dict[str, dict[str, Convolutions]] = {  # what each dimension sets
     "branches": {branch: (tuple(BLOCKS), fields) for branch, fields in BRANCH_WIDTHS.items()},
     "stages": {
-        f"{stage}/{branch}": (blocks, fields) for stage, blocks in STAGES.items() for branch, fields in BRANCH_WIDTHS.items()
+        f"{stage}/{branch}": (blocks, fields)
+        for stage, blocks in STAGES.items()
+        for branch, fields in BRANCH_WIDTHS.items()
     },
     "blocks": {f"{block}/{field}": ((block,), (field,)) for block in BLOCKS for field in Widths._fields},
 }
