@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from training.data.builders import image_and_label
-from training.data.disk_cache import cached, stamp
+from training.data.disk_cache import Reading, cached, stamp
 from training.data.image_files import IMAGE_SUFFIXES, is_image_file, is_visible_folder
 from training.data.threads import CORES, without_autotuning
 from training.errors import UserError
@@ -146,20 +146,22 @@ class ImageFolder(tfds.core.DatasetBuilder):
 
 def content_digests(paths: Sequence[str]) -> list[int]:
     """Digests of the bytes of some files; of the path where a file cannot be read. Those of many files are cached."""
-    (digests,) = cached("digests", (), lambda: map(stamp, paths), len(paths), lambda: [_read_digests(paths)])
+    (digests,) = cached("digests", (), lambda: map(stamp, paths), len(paths), lambda: _read_digests(paths))
     return digests.tolist()
 
 
 @tf.autograph.experimental.do_not_convert
-def _read_digests(paths: Sequence[str]) -> np.ndarray:
+def _read_digests(paths: Sequence[str]) -> Reading:
     def read(number: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return number, tf.strings.to_hash_bucket_fast(tf.io.read_file(path), DIGESTS)
 
     digests = tf.strings.to_hash_bucket_fast(list(paths), DIGESTS).numpy()
     ds = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), list(paths))).map(read, CORES).ignore_errors()
+    count = 0
     for numbers, found in without_autotuning(ds.batch(1024)).as_numpy_iterator():
         digests[numbers] = found
-    return digests
+        count += len(numbers)
+    return Reading([digests], complete=count == len(paths))
 
 
 def _split_sizes(sizes: Mapping[str, int]) -> tfds.core.SplitDict:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.data.decoding import bounded, decode_pixels
-from training.data.disk_cache import Stamp, cached
+from training.data.disk_cache import Reading, Stamp, cached
 from training.data.image_folder import DIGESTS
 from training.data.split import Split
 from training.data.threads import CORES
@@ -69,7 +69,7 @@ def _stamps(splits: Sequence[Split]) -> Iterator[Stamp]:
 
 
 @tf.autograph.experimental.do_not_convert
-def _examine(splits: Sequence[Split]) -> list[np.ndarray]:
+def _examine(splits: Sequence[Split]) -> Reading:
     """Of every readable image the number of its split, its name and label, and digests of its bytes and its pixels."""
 
     def examine(number: tf.Tensor, name: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -82,7 +82,8 @@ def _examine(splits: Sequence[Split]) -> list[np.ndarray]:
     ]
     ds = functools.reduce(tf.data.Dataset.concatenate, examples).map(examine, CORES).ignore_errors().batch(1024)
     columns = [np.concatenate(column) for column in zip(*ds.as_numpy_iterator(), strict=True)] or [np.zeros(0, int)] * 5
-    return [column.astype("S") if column.dtype == object else column for column in columns]
+    columns = [column.astype("S") if column.dtype == object else column for column in columns]
+    return Reading(columns, complete=len(columns[0]) == sum(split.total for split in splits))
 
 
 def _decode(encoded: tf.Tensor) -> tf.Tensor:
