@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from inception_v1.extras import extra
+from inception_v1.keras_home import keras_home
 from training import startup_notes
 from training.errors import CLUSTER_STATUS, USER_STATUS, ClusterError, Preempted, UserError
 from training.presets import FINE_TUNE, preset, preset_for_weights
@@ -559,7 +560,7 @@ def _print_versions() -> None:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    config = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "keras.json")
+    config = keras_home() / "keras.json"
     stored = json.loads(config.read_text("utf-8")) if config.is_file() else {}
     backend = os.environ.get("KERAS_BACKEND") or stored.get("backend", "tensorflow")
     for name in ("googlenet-keras", "tensorflow", "keras"):

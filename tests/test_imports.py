@@ -21,7 +21,7 @@ MODULES = {
 ORDER = {
     "inception_v1": [
         {"errors", "registration"},
-        {"spec", "atomic_files", "keras_patches", "extras"},
+        {"spec", "atomic_files", "keras_home", "keras_patches", "extras"},
         {"cost", "dependencies", "layers", "tensorflow_layers", "losses", "preprocessing", "layout"},
         {"model", "summary"},
         {"weights", "fold_batchnorm", "slimming"},

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import keras
 
 from inception_v1.errors import UserError
+from inception_v1.keras_home import keras_home
 
 
 class Download(NamedTuple):
@@ -61,7 +62,7 @@ def converted_file(name: str, import_weights: Callable[[Path], keras.Model]) -> 
         UserError: the file cannot be downloaded, and is not in the cache, or is another than the published one.
     """
     download = DOWNLOADS[NAMES[name]]
-    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras", "models", "googlenet")
+    folder = keras_home() / "models" / "googlenet"
     ready = folder / f"{NAMES[name]}.keras"
     if not ready.is_file():
         model = import_weights(_fetched(download, folder))

@@ -1,26 +1,27 @@
 """What reading all images of a large source has found, kept on disk until one of its files changes."""
 
-import contextlib
 import hashlib
 import logging
 import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
 import tensorflow as tf
 
-from inception_v1.atomic_files import atomic_file
+from inception_v1.keras_home import keras_home
 
 FEWEST = 2**14  # images; fewer are read within seconds
 VERSION = 1  # of what is stored; a change of how images are read counts up
 
 Arrays = list[np.ndarray]
 Stamp = tuple[str, int, int]  # path, bytes, and when a file was changed last, in nanoseconds
+
+log = logging.getLogger(__name__)
 
 
 class Reading(NamedTuple):
@@ -35,47 +36,42 @@ class Reading(NamedTuple):
     complete: bool
 
 
-log = logging.getLogger(__name__)
-
-
 def cache_folder() -> Path:
     """Where results are kept; whatever is in there may be deleted at any time."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras", "googlenet", "images")
+    return keras_home() / "googlenet" / "images"
 
 
 def cached(
-    kind: str, key: Iterable[str], stamps: Callable[[], Iterable[Stamp]], images: int, make: Callable[[], Reading]
+    kind: str, source: Iterable[str], stamps: Callable[[], Iterable[Stamp]], images: int, make: Callable[[], Reading]
 ) -> Arrays:
     """The arrays that `make` returns, from the disk where the same files gave them before.
 
-    A source of fewer than `FEWEST` images is not worth it, and files that cannot be examined, a damaged file of the
-    cache, or a folder that cannot be written are no errors: then `make` is called. Of several processes one reads the
-    images and the others wait.
+    Each source has one file, which a new result replaces. A source of fewer than `FEWEST` images is not worth it, and
+    files that cannot be examined, a damaged file of the cache, or a folder that cannot be written are no errors: then
+    `make` is called.
 
     Args:
         kind: of result, in letters that a file name may have.
-        key: what else the result depends on, beside the files.
-        stamps: of all files; raises OSError where that is not possible.
+        source: what the images are, and all that the result depends on beside their files.
+        stamps: of all files; raises OSError or tf.errors.OpError where that is not possible.
         images: number of them.
         make: reads the images.
     """
     if images < FEWEST:
         return make().arrays
-    with contextlib.ExitStack() as stack:
-        try:
-            path = cache_folder() / f"{kind}-{_digest(key, stamps())}.npz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(filelock.FileLock(path.with_suffix(".lock")))
-        except OSError as error:
-            log.info("the result of reading %d images is not kept: %s", images, error)
-            return make().arrays
-        if (known := _read(path)) is not None:
-            log.info("%d images have not changed since %s was written", images, path)
-            return known
-        found = make()
-        if found.complete:
-            _write(path, found.arrays)
-        return found.arrays
+    path = cache_folder() / f"{kind}-{_digest(source)}.npz"
+    try:
+        now = _digest((VERSION, tf.__version__, *stamps()))
+    except (OSError, tf.errors.OpError) as error:
+        log.info("%s is not used: %s", path, error)
+        return make().arrays
+    if (known := _read(path, now)) is not None:
+        log.info("%d images have not changed since %s was written", images, path)
+        return known
+    found = make()
+    if found.complete:
+        _write(path, now, found.arrays)
+    return found.arrays
 
 
 def stamp(path: str) -> Stamp:
@@ -84,25 +80,37 @@ def stamp(path: str) -> Stamp:
     return path, found.st_size, found.st_mtime_ns
 
 
-def _digest(key: Iterable[str], stamps: Iterable[Stamp]) -> str:
-    digest = hashlib.sha256(repr((VERSION, tf.__version__, *key)).encode())
-    for each in stamps:
-        digest.update(repr(each).encode())
+def stamps_in(folder: str) -> Iterable[Stamp]:
+    """Stamps of the files in a folder, which may be remote. Raises tf.errors.OpError where they cannot be examined."""
+    for name in sorted(tf.io.gfile.listdir(folder)):
+        path = os.path.join(folder, name)
+        found = tf.io.gfile.stat(path)
+        yield path, found.length, found.mtime_nsec
+
+
+def _digest(values: Iterable[object]) -> str:
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(repr(value).encode())
     return digest.hexdigest()[:32]
 
 
-def _read(path: Path) -> Arrays | None:
-    """The arrays of a file; None where there is none, or a damaged one."""
+def _read(path: Path, stamps: str) -> Arrays | None:
+    """The arrays of a file; None where there is none, a damaged one, or one of other files."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return [file[name] for name in file.files]
+            before, *arrays = [file[name] for name in file.files]
+            return arrays if str(before) == stamps else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 
-def _write(path: Path, arrays: Arrays) -> None:
+def _write(path: Path, stamps: str, arrays: Arrays) -> None:
+    """Writes a file, whole or not at all, whatever other processes write."""
     try:
-        with atomic_file(path) as part:
-            np.savez_compressed(part, *arrays)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as own:
+            np.savez_compressed(Path(own, path.name), np.array(stamps), *arrays)
+            os.replace(Path(own, path.name), path)
     except OSError as error:
-        log.info("%s", error)
+        log.info("%s is not written: %s", path, error)

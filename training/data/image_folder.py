@@ -93,7 +93,7 @@ class ImageFolder(tfds.core.DatasetBuilder):
     def digests(self, split: str) -> dict[str, int]:
         """Path to digest of every file of a split or slice, in order."""
         paths = [path for path, _ in self.files(split)]
-        return dict(zip(paths, content_digests(paths), strict=True))
+        return dict(zip(paths, self._content_digests(split, paths), strict=True))
 
     @functools.cached_property
     def _percent(self) -> tfds.core.SplitDict:
@@ -121,8 +121,15 @@ class ImageFolder(tfds.core.DatasetBuilder):
         """The files of a whole split with their digests, in the order of those."""
         if split not in self._digested:
             files = self._files[split]
-            self._digested[split] = sorted(zip(content_digests([path for path, _ in files]), files, strict=True))
+            digests = self._content_digests(split, [path for path, _ in files])
+            self._digested[split] = sorted(zip(digests, files, strict=True))
         return self._digested[split]
+
+    def _content_digests(self, split: str, paths: Sequence[str]) -> list[int]:
+        """Digests of the bytes of the files of a split or slice; those of many files are cached."""
+        source = (str(self.root), split)
+        (found,) = cached("digests", source, lambda: map(stamp, paths), len(paths), lambda: _read_digests(paths))
+        return found.tolist()
 
     def _as_dataset(
         self,
@@ -144,14 +151,10 @@ class ImageFolder(tfds.core.DatasetBuilder):
         return ds.map(read, tf.data.AUTOTUNE)
 
 
-def content_digests(paths: Sequence[str]) -> list[int]:
-    """Digests of the bytes of some files; of the path where a file cannot be read. Those of many files are cached."""
-    (digests,) = cached("digests", (), lambda: map(stamp, paths), len(paths), lambda: _read_digests(paths))
-    return digests.tolist()
-
-
 @tf.autograph.experimental.do_not_convert
 def _read_digests(paths: Sequence[str]) -> Reading:
+    """Digests of the bytes of some files; of the path where a file cannot be read."""
+
     def read(number: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return number, tf.strings.to_hash_bucket_fast(tf.io.read_file(path), DIGESTS)
 

@@ -51,9 +51,8 @@ def scan(splits: Sequence[Split]) -> list[Scan]:
     A large JPEG is decoded at an eighth of its height and width, so that the digest of its pixels is one of their means
     over 8x8 blocks. What a large source holds is cached until one of its files changes.
     """
-    key = [f"{split.builder.info.full_name} {split.name}" for split in splits]
     images = sum(split.total for split in splits)
-    numbers, *columns = cached("scan", key, lambda: _stamps(splits), images, lambda: _examine(splits))
+    numbers, *columns = cached("scan", _sources(splits), lambda: _stamps(splits), images, lambda: _examine(splits))
     found = []
     for number, split in enumerate(splits):
         names, labels, contents, pixels = (column[numbers == number] for column in columns)
@@ -62,6 +61,11 @@ def scan(splits: Sequence[Split]) -> list[Scan]:
         unreadable = [] if len(good) == split.total else [name for name in split.names() if name not in good]
         found.append(Scan(texts, labels, contents, pixels, unreadable))
     return found
+
+
+def _sources(splits: Sequence[Split]) -> list[str]:
+    """What tells the splits from others, and decides their labels."""
+    return [f"{split.builder.data_dir} {split.builder.info.full_name} {split.name} {split.classes}" for split in splits]
 
 
 def _stamps(splits: Sequence[Split]) -> Iterator[Stamp]:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from training.data.disk_cache import Stamp, stamp
+from training.data.disk_cache import Stamp, stamp, stamps_in
 from training.data.image_folder import ImageFolder
 from training.data.threads import without_autotuning
 
@@ -103,14 +104,14 @@ class Split:
         names = self.all_examples().map(lambda name, encoded, label: name)
         return [name.decode() for name in names.as_numpy_iterator()]
 
-    def stamps(self) -> Iterator[Stamp]:
-        """Path, size and time of change of every file that the images are in. Raises OSError where that is unknown."""
+    def stamps(self) -> Iterable[Stamp]:
+        """Path, size and time of change of every file that the images are in.
+
+        Raises OSError or tf.errors.OpError where a file cannot be examined.
+        """
         if isinstance(self.builder, ImageFolder):
-            yield from (stamp(path) for path in self.names())
-            return
-        for path in sorted(self.builder.data_path.iterdir()):
-            found = path.stat()
-            yield str(path), found.length, int(1e9 * found.mtime)
+            return map(stamp, self.names())
+        return stamps_in(os.fspath(self.builder.data_path))
 
     def _parts(self) -> list[Any]:
         return tfds.core.ReadInstruction.from_spec(self.name).to_absolute(self.builder.info.splits)

@@ -1,13 +1,14 @@
 """What reading all images has found is kept until a file changes."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.helpers.images import encode, make_folder
-from training.data import disk_cache, image_folder, scan, sources
+from training.data import disk_cache, image_folder, scan, sources, split
 from training.data.image_folder import ImageFolder
 from training.data.split import Split
 from training.recipe import Recipe
@@ -55,7 +56,16 @@ def test_images_are_scanned_again_where_a_file_has_changed(images, readings, cac
     assert sum(each["contents"] != before["contents"] for each, before in zip(second, first, strict=True)) == 1
     (images / "val" / "dog" / "0.png").unlink()
     assert [len(each["names"]) for each in scanned(images)] == [9, 7]
-    assert len(list(cache.glob("*.npz"))) == len(readings) == 4
+    assert len(readings) == 4
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_labels_follow_the_class_folders_of_today(images, readings):
+    """An empty folder is a class, and has no file that could change."""
+    scanned(images)
+    (images / "train" / "ape").mkdir()
+    assert [set(each["labels"]) for each in scanned(images)] == [{1, 2}, {1, 2}]
+    assert len(readings) == 2
 
 
 def test_nothing_is_kept_where_an_image_could_not_be_read(images, readings):
@@ -81,6 +91,20 @@ def test_a_dataset_of_tfds_is_scanned_once(data_dir, readings):
     train, *rest = sources.load(recipe)
     assert len(scan.scan([dataclasses.replace(train, name="train[:20]"), *rest])[0].names) == 20
     assert readings == ["_examine"] * 2
+    (file, *_) = train.builder.data_path.glob("*train.tfrecord*")
+    changed = file.stat().mtime + 9
+    os.utime(file, (changed, changed))
+    scan.scan(sources.load(recipe))
+    assert readings == ["_examine"] * 3
+
+
+def test_files_that_cannot_be_examined_are_no_error(images, readings, cache, monkeypatch):
+    def refuse(path):
+        raise OSError("gone")
+
+    monkeypatch.setattr(split, "stamp", refuse)
+    assert scanned(images) == scanned(images)
+    assert (len(readings), cache.exists()) == (2, False)
 
 
 def test_small_sources_leave_no_files(images, readings, cache, monkeypatch):
