@@ -1,12 +1,13 @@
 """What a dataset of ImageNet's shape costs, for each million of images: python -m benchmarks large_data
 
 Generates, once, a folder of JPEGs with 1,000 classes and about ImageNet's sizes: most of 500 x 375 pixels, the others
-from 100 to 2,000, of 110 KB on average. Then it times what comes before the first step (listing the files, the search
+from 100 to 2,000, of 100 KB on average. Then it times what comes before the first step (listing the files, the search
 for unreadable images, the same from its cache, the first batch, and the first batch of a run that resumes in the middle
 of an epoch), and samples the memory of a training of 2,000 steps by the paper's augmentation, with a narrow network, so
-that decoding is what it does. 20,000 images (2.3 GB) and about 20 minutes on 2 cores; `--images 200000` needs 23 GB.
+that decoding is what it does. 20,000 images (2.2 GB) and about 20 minutes on 2 cores; `--images 200000` needs 23 GB.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -14,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ from PIL import Image
 
 from benchmarks import results
 from benchmarks.results import CORES, ResultTable
-from inception_v1.atomic_files import write_json
+from inception_v1.atomic_files import atomic_file, write_json
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -37,6 +37,7 @@ HELD_OUT = 1  # images of each class in "val" and in "test"
 USUAL, USUAL_SHARE = (500, 375), 0.6  # pixels of most images, and how many have them
 QUALITY = 92  # of the JPEGs
 BATCH, SIZE, WIDTH = 32, 32, 0.1  # of the training
+FEWEST_STEPS = 50
 SAMPLE = 1.0  # seconds between two samples of the memory
 EVERY = 1_000_000  # images that costs are given for
 
@@ -45,9 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser = results.parser(NAME, __doc__)
     parser.add_argument("--images", type=int, default=20_000, help="Training images, at least one for each class.")
     parser.add_argument("--steps", type=int, default=2000, help="Training steps whose memory is sampled.")
-    parser.add_argument("--data", type=Path, default=Path("runs/large_data"), help="Folder of the images.")
+    parser.add_argument("--data", type=Path, default=Path("runs/large_data"), help="Folder of such folders.")
     options = parser.parse_args(arguments)
-    result = measure(options.data, options.images, options.steps)
+    if options.images < CLASSES or options.images % CLASSES:
+        parser.error(f"Expected a multiple of {CLASSES} images; Received: {options.images}.")
+    if options.steps < FEWEST_STEPS:
+        parser.error(f"Expected {FEWEST_STEPS} steps or more, so that memory can settle; Received: {options.steps}.")
+    result = measure(options.data / str(options.images), options.images, options.steps)
     results.save(NAME, result)
     return tables(result)
 
@@ -73,7 +78,8 @@ def generate(folder: Path, images: int) -> None:
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 random = np.random.default_rng([list(counts).index(split), number, copy])
-                draw(photographs, random).save(file, "JPEG", quality=QUALITY)
+                with atomic_file(file) as part:
+                    draw(photographs, random).save(part, "JPEG", quality=QUALITY)
 
 
 def draw(photographs: Sequence[Image.Image], random: np.random.Generator) -> Image.Image:
@@ -149,28 +155,23 @@ def sample_training(folder: Path, images: int, steps: int) -> dict[str, Any]:
         command += ["--out", str(Path(scratch, "run"))]
         if wanted < images:
             command += ["--train-split", f"train[:{wanted}]"]
-        began, memory = time.perf_counter(), list[int]()
-        environment = os.environ | {"KERAS_HOME": scratch}
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-            ended = threading.Event()
-            sampler = threading.Thread(target=sample_memory, args=(process.pid, memory, ended))
-            sampler.start()
-            status = process.wait()
-            ended.set()
-            sampler.join()
-        if status:
-            raise RuntimeError(f"The training ended with status {status}.")
+        began = time.perf_counter()
+        with subprocess.Popen(command, env=os.environ | {"KERAS_HOME": scratch}, stdout=subprocess.DEVNULL) as process:
+            memory = sample_memory(process)
+        if process.returncode:
+            raise RuntimeError(f"The training ended with status {process.returncode}.")
         return {"memory": memory, "training_seconds": time.perf_counter() - began, "epochs": recipe.epochs}
 
 
-def sample_memory(process: int, memory: list[int], ended: threading.Event) -> None:
-    """Appends the resident bytes of a process every second until it has ended."""
-    while not ended.wait(SAMPLE):
-        try:
-            status = Path(f"/proc/{process}/status").read_text()
-        except OSError:
-            return
+def sample_memory(process: "subprocess.Popen[bytes]") -> list[int]:
+    """The resident bytes of a process every second until it has ended."""
+    memory: list[int] = []
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
         memory += [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS")]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(SAMPLE)
+    return memory
 
 
 def growth(memory: Sequence[int]) -> float:

@@ -9,6 +9,7 @@ minutes on 2 cores.
 """
 
 import base64
+import collections
 import contextlib
 import http.client
 import importlib
@@ -66,7 +67,8 @@ def measure(seconds: float, clients: Sequence[int]) -> dict[str, Any]:
         write_export(Path(scratch))
         before = bare_rate(Path(scratch))
         for batches in (JOINED, SENT):
-            with server_process(Path(scratch), BATCH if batches == JOINED else None) as (addresses, memory):
+            joined = BATCH if batches == JOINED else None
+            with server_process(Path(scratch), max(clients), joined) as (addresses, memory):
                 for transport, count in itertools.product(TRANSPORTS, clients):
                     setting = {"batches": batches, "transport": transport, "clients": count}
                     held = memory()
@@ -90,7 +92,7 @@ def write_export(folder: Path) -> None:
 
 
 def bare_rate(folder: Path) -> float:
-    """Images per second of the export's network in this machine's best batches, in a process of its own."""
+    """Images per second of the export's network in batches of 32, in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_bare_rate, (folder,))
 
@@ -111,38 +113,38 @@ def _bare_rate(folder: Path) -> float:
 
 
 @contextlib.contextmanager
-def server_process(folder: Path, batching: int | None) -> Iterator[tuple[Any, Callable[[], int]]]:
+def server_process(folder: Path, threads: int, batching: int | None) -> Iterator[tuple[Any, Callable[[], int]]]:
     """A server in a process of its own: its addresses, and a function that returns the bytes that it holds."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(folder, batching, there))
+    process = context.Process(target=_serve, args=(folder, threads, batching, there))
     process.start()
     there.close()
     try:
         addresses = here.recv()
-        status = Path(f"/proc/{process.pid}/status")
+        status = Path(f"/proc/{addresses.process}/status")
         yield addresses, lambda: 1024 * int(status.read_text().split("VmRSS:")[1].split()[0])
     finally:
         here.close()  # which ends the server
         process.join()
 
 
-def _serve(folder: Path, batching: int | None, connection: Connection) -> None:
+def _serve(folder: Path, threads: int, batching: int | None, connection: Connection) -> None:
     with startup_notes.hidden():
         stand_in: Any = importlib.import_module("tests.helpers.serving_stand_in")
-    with stand_in.serving(folder, MODEL, threads=max(CLIENTS), batching=batching) as addresses:
+    with stand_in.serving(folder, MODEL, threads, batching) as addresses:
         connection.send(addresses)
         with contextlib.suppress(EOFError):
             connection.recv()
 
 
 def load(addresses: Any, transport: str, clients: int, images: int, seconds: float) -> dict[str, Any]:
-    """What clients that send so many images at a time see: images per second, the seconds of every request that was
-    answered after the warm-up, and how many failed."""
+    """What clients that send so many images at a time see: images per second, the seconds of every request after the
+    warm-up that got its classes, and how many did not, by the reason. A client ends at its first one."""
     make = {"gRPC": grpc_client, "REST": rest_client}[transport]
     encoded = jpegs()[:images]
     waited: list[float] = []
-    failed: list[str] = []
+    failed: collections.Counter[str] = collections.Counter()
     began = time.perf_counter()
 
     def send_on() -> None:
@@ -151,11 +153,12 @@ def load(addresses: Any, transport: str, clients: int, images: int, seconds: flo
                 try:
                     classified = send(encoded)
                 except Exception as error:  # whatever it is, a client has got no classes
-                    failed.append(repr(error))
-                    continue
+                    failed[repr(error)] += 1
+                    return
                 if classified < len(encoded):
-                    failed.append(f"{len(encoded) - classified} images")
-                elif sent > began + WARM_UP:
+                    failed["images without a class"] += 1
+                    return
+                if sent > began + WARM_UP:
                     waited.append(time.perf_counter() - sent)
 
     threads = [threading.Thread(target=send_on) for _ in range(clients)]
@@ -163,8 +166,8 @@ def load(addresses: Any, transport: str, clients: int, images: int, seconds: flo
         thread.start()
     for thread in threads:
         thread.join()
-    rate = len(waited) * images / (time.perf_counter() - began - WARM_UP)
-    return {"images": images, "rate": rate, "waited": waited, "failed": failed}
+    took = max(seconds, time.perf_counter() - began - WARM_UP)
+    return {"images": images, "rate": len(waited) * images / took, "waited": waited, "failed": failed}
 
 
 @contextlib.contextmanager
@@ -221,7 +224,7 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
                 f"{setting['rate']:.1f}",
                 f"{setting['rate'] / bare:.2f}",
                 *(f"{np.percentile(waited, part):.0f}" if len(waited) else "" for part in (50, 99)),
-                str(len(setting["failed"])),
+                str(sum(setting["failed"].values())),
                 f"{after / 1e9:.2f} ({(after - before) / 1e6:+.0f} MB)",
             ]
         )

@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser.add_argument("--images", type=int, default=256, help="Images that channels are ranked on.")
     parser.add_argument("--multiple", type=int, default=8, help="Of the widths.")
     options = parser.parse_args(arguments)
+    if options.choice_seeds is not None and not 1 <= options.choice_seeds <= len(options.seeds):
+        parser.error(f"Expected 1 to {len(options.seeds)} seeds for choices; Received: {options.choice_seeds}.")
     result = measure(options)
     results.save(NAME, result)
     return tables(result)

@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -136,31 +137,45 @@ def test_a_case_of_a_latency_table_keeps_its_own_machine(monkeypatch, tmp_path):
     assert [[row[0] for row in table.rows] for table in (old, new)] == [[first], [second]]
 
 
-def test_what_a_server_does_not_answer_counts_as_failed(monkeypatch):
-    answers = iter([OSError("refused"), 1, *[2] * 10**6])
+@pytest.fixture
+def serve(monkeypatch):
+    """Makes a server of which each request takes a second of a clock of its own, and has the next of some outcomes."""
+    now = [0]
 
-    @contextlib.contextmanager
-    def client(addresses):
-        def send(encoded):
-            answer = next(answers)
-            if isinstance(answer, OSError):
-                raise answer
-            return answer
+    def made(*outcomes):
+        left = iter(outcomes)
 
-        yield send
+        @contextlib.contextmanager
+        def client(addresses):
+            def send(encoded):
+                now[0] += 1
+                outcome = next(left, len(encoded))
+                if isinstance(outcome, OSError):
+                    raise outcome
+                return outcome
 
-    monkeypatch.setattr(serving, "grpc_client", client)
-    monkeypatch.setattr(serving, "WARM_UP", 0.0)
+            yield send
+
+        monkeypatch.setattr(serving, "grpc_client", client)
+
+    monkeypatch.setattr(serving, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(serving, "jpegs", lambda: [b""] * 3)
-    found = serving.load(None, "gRPC", clients=1, images=2, seconds=0.05)
-    assert found["failed"] == ["OSError('refused')", "1 images"]
-    assert found["rate"] == pytest.approx(2 * len(found["waited"]) / 0.05, rel=0.3)
-    settings = [{"batches": "x", "transport": "gRPC", "clients": 1, "memory": [1e9, 2e9]} | found | {"rate": 40.0}]
-    (table,) = serving.tables(
-        {"about": results.about(), "seconds": 1, "server": "y", "settings": settings, "bare": [70.0, 90.0]}
-    )
-    assert table.rows[0][:3] == ["x, gRPC, 1", "40.0", "0.50"]
-    assert table.rows[0][-2:] == ["2", "2.00 (+1000 MB)"]
+    return made
+
+
+def test_requests_of_the_warm_up_do_not_count(serve, monkeypatch):
+    serve()
+    monkeypatch.setattr(serving, "WARM_UP", 2)
+    found = serving.load(None, "gRPC", clients=1, images=2, seconds=3)
+    assert found == {"images": 2, "rate": pytest.approx(2 * 2 / 3), "waited": [1, 1], "failed": {}}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"), [(OSError("refused"), "OSError('refused')"), (1, "images without a class")]
+)
+def test_a_client_without_classes_counts_as_failed_and_ends(serve, outcome, reason):
+    serve(2, outcome)
+    assert serving.load(None, "gRPC", clients=1, images=2, seconds=9)["failed"] == {reason: 1}
 
 
 def test_generated_images_have_imagenets_shape(tmp_path, monkeypatch):
@@ -172,9 +187,9 @@ def test_generated_images_have_imagenets_shape(tmp_path, monkeypatch):
     assert 70e3 < np.mean([file.stat().st_size for file in files]) < 150e3
     sides = np.array([Image.open(file).size for file in files])
     assert 0.4 < (np.sort(sides) == (375, 500)).all(axis=1).mean() < 0.8
-    before = files[0].stat().st_mtime_ns
-    large_data.generate(tmp_path, 40)
-    assert files[0].stat().st_mtime_ns == before
+
+
+def test_memory_is_compared_once_it_has_settled():
     assert large_data.growth([1] * 4 + [2] * 4 + [2] * 4 + [3] * 4) == pytest.approx(0.5)
 
 

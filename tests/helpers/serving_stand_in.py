@@ -4,6 +4,7 @@ import base64
 import contextlib
 import http.server
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -32,6 +33,7 @@ SERVER = "tensorflow_model_server" if MODEL_SERVER else "stand-in"
 class Addresses(NamedTuple):
     grpc: str  # HOST:PORT
     rest: str  # http://HOST:PORT
+    process: int  # that serves
 
 
 @contextlib.contextmanager
@@ -63,7 +65,7 @@ def _model_server(base, name, flags):
             *flags,
         ]
     )
-    addresses = Addresses(f"localhost:{ports[0]}", f"http://localhost:{ports[1]}")
+    addresses = Addresses(f"localhost:{ports[0]}", f"http://localhost:{ports[1]}", server.pid)
     try:
         for _ in range(120):
             with contextlib.suppress(OSError):
@@ -93,7 +95,7 @@ def _stand_in(base, name, threads, batching):
     server.start()
     thread.start()
     try:
-        yield Addresses(f"localhost:{port}", f"http://localhost:{rest.server_port}")
+        yield Addresses(f"localhost:{port}", f"http://localhost:{rest.server_port}", os.getpid())
     finally:
         rest.shutdown()
         rest.server_close()
@@ -129,13 +131,15 @@ class Served:
 
 
 def _in_batches(function, largest):
-    """A signature that joins the calls of several threads, by the scheduler of batches that TF Serving has too."""
+    """A signature that joins the calls of several threads, by the scheduler of batches that TF Serving has too.
+
+    Its numbers are those of `savedmodel.batching_parameters`. Every size is allowed, so that no batch is padded.
+    """
     ((name, spec),) = function.structured_input_signature[1].items()
     outputs = sorted(function.structured_outputs)
-    sizes = [2**power for power in range(largest.bit_length()) if 2**power < largest]  # that batches are padded to
 
     @tf.function(input_signature=[spec])  # else it would be traced in every call
-    @tf.nondifferentiable_batch_function(1, largest, 2000, [*sizes, largest])
+    @tf.nondifferentiable_batch_function(1, largest, 2000, [*range(1, largest + 1)], max_enqueued_batches=100)
     def joined(values):
         found = function(**{name: values})
         return [found[key] for key in outputs]

@@ -265,7 +265,7 @@ def compiled():
 
 @pytest.fixture(scope="module")
 def eager(compiled):
-    """The same network, run eagerly."""
+    """The same network, run eagerly where that is faster."""
     model = build_googlenet(**SMALL)
     model.set_weights(compiled[0].get_weights())
     model.compile("sgd", run_eagerly=EAGERLY)

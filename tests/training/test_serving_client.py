@@ -7,6 +7,7 @@ import base64
 import json
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -82,6 +83,21 @@ def test_grpc_takes_pixels_of_both_kinds(stub):
     found = [tf.make_ndarray(response.outputs["probabilities"]) for response in (floats, bytes_)]
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
     assert found[0].shape == (3, 10)
+
+
+def test_requests_that_a_server_joins_to_batches_get_their_own_classes(exported, files):
+    expected = classify(exported[0], files)
+    with (
+        serving(exported[1].parent, "digits", batching=8) as joined,
+        grpc.insecure_channel(joined.grpc) as channel,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        requests = [request_of([Path(file).read_bytes()]) for file in 6 * files]
+        responses = list(clients.map(lambda request: predict(request, timeout=60), requests))
+    for file, response in zip(6 * files, responses, strict=True):
+        scores = tf.make_ndarray(response.outputs["scores"])[0]
+        np.testing.assert_allclose(scores, [score for _, score in expected[file]], atol=1e-5)
 
 
 def test_a_bad_image_does_not_lose_the_others_of_a_request(stub):
