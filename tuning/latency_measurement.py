@@ -116,7 +116,20 @@ def export_random_network(spec: Spec) -> onnx.ModelProto:
     for variable in model.weights:
         if len(variable.shape) == 1:
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
-    return convert(ExportModel(model, list(map(str, range(spec.classes)))))
+    export = convert(ExportModel(model, list(map(str, range(spec.classes)))))
+    _infer_channels(export)
+    return export
+
+
+def _infer_channels(export: onnx.ModelProto) -> None:
+    """Tells reshapes that stand for transpositions, of maps of one pixel, to infer the channels, which vary here."""
+    tensors = {tensor.name: tensor for tensor in export.graph.initializer}
+    for node in export.graph.node:
+        if node.op_type == "Reshape" and node.input[1] in tensors:
+            batch, *others = numpy_helper.to_array(tensors[node.input[1]]).tolist()
+            if batch == -1 and len(others) == 3 and sorted(others)[1] == 1 < max(others):
+                shape = np.array([0, *(-1 if number > 1 else 1 for number in others)])  # 0: that of the input
+                tensors[node.input[1]].CopyFrom(numpy_helper.from_array(shape, node.input[1]))
 
 
 def probe_widths(spec: Spec, count: int, seed: int) -> list[dict[str, Widths]]:

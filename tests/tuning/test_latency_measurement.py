@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import googlenet
@@ -47,6 +48,16 @@ def test_a_graph_with_other_widths_is_the_export_of_that_network(export):
         export_random_network(dataclasses.replace(TINY, widths=widths))
     )
     assert shapes(with_widths(export, TINY, TINY.block_widths())) == shapes(export)
+
+
+def test_networks_whose_last_maps_have_one_pixel_take_other_widths():
+    """There the converter writes transpositions as reshapes, to numbers of channels."""
+    spec = Spec("plain", input_shape=(32, 32, 1), classes=3, aux=False, width_multiplier=0.1)
+    export, image = export_random_network(spec), np.zeros((2, 32, 32, 1), "float32")
+    for widths in [spec.block_widths(), *probe_widths(spec, 3, 0)]:
+        file = with_widths(export, spec, widths).SerializeToString()
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        assert session.run(None, {"image": image})[0].shape == (2, 3)
 
 
 def test_networks_reach_from_the_narrowest_to_the_widest_of_the_spaces():
