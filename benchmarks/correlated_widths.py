@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import results, trained_runs
 from benchmarks.results import ResultTable
-from benchmarks.trained_runs import difference, mean, narrow, spread, train_or_read
+from benchmarks.trained_runs import describe_seeds, difference, mean, narrow, spread, train_or_read
 from inception_v1.spec import Spec
 
 NAME = "correlated_widths"
@@ -68,6 +68,6 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
             rows.append([f"{float(keep):.0%}, {name}", *cells, spread(runs, "top1"), above])
     seeds = len(next(iter(result["budgets"].values()))[CORRELATED])
     about = results.machine(result["about"], "tensorflow", "keras")
-    title = f"Widths by {result['runs']}; top-1 in %, mean and standard deviation of {seeds} seeds; {about}"
+    title = f"Widths by {result['runs']}; top-1 in %, {describe_seeds(seeds)}; {about}"
     heads = ["MACs kept, widths", "parameters", "MACs", "validation", "test", "proposed less this, points"]
     return [ResultTable(title, heads, rows)]

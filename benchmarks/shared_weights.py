@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import results, trained_runs
 from benchmarks.results import ResultTable
-from benchmarks.trained_runs import macs, mean_and_deviation, narrow, train_or_read
+from benchmarks.trained_runs import describe_seeds, macs, mean_and_deviation, narrow, train_or_read
 from inception_v1.spec import read_spec
 
 if typing.TYPE_CHECKING:
@@ -180,7 +180,7 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
     about = results.machine(result["about"], "tensorflow", "keras")
     whole, count = result["whole"], len(result["budgets"][0]["uniform"])
     title = (
-        f"Test top-1 in %, mean and deviation of {count} seeds; the network with all multiply-accumulates reaches "
+        f"Test top-1 in %, {describe_seeds(count)}; the network with all multiply-accumulates reaches "
         f"{100 * whole['test']:.2f} (one seed); {settings}; {about}"
     )
     heads = ["MACs", "width_multiplier", "search", "found, trained alone", "difference", "Spearman's rho"]

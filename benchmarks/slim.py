@@ -15,7 +15,16 @@ from typing import Any
 
 from benchmarks import results, trained_runs
 from benchmarks.results import ResultTable
-from benchmarks.trained_runs import accuracies, difference, macs, mean, narrow, spread, train_or_read
+from benchmarks.trained_runs import (
+    accuracies,
+    describe_seeds,
+    difference,
+    macs,
+    mean,
+    narrow,
+    spread,
+    train_or_read,
+)
 from inception_v1.spec import Spec, read_spec
 from tuning.slim_settings import SLIMMING
 
@@ -151,8 +160,8 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
     about = results.machine(result["about"], "tensorflow", "keras", "onnxruntime")
     settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
     ways = ResultTable(
-        f"Slimming by {result['runs']}; {settings}; top-1 in %, mean and standard deviation of "
-        f"{len(next(iter(result['ways'].values())))} seeds; {about}",
+        f"Slimming by {result['runs']}; {settings}; top-1 in %, "
+        f"{describe_seeds(len(next(iter(result['ways'].values()))))}; {about}",
         ["criterion and settings", "validation", "test before fine-tuning", "test", "difference"],
         [
             [
@@ -175,7 +184,7 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
     title = (
         "The best by validation at every budget, its difference from the unslimmed network; and networks from random "
         "weights, trained for as many epochs in all, their difference from the slimmed one; p of McNemar's test; "
-        f"mean and standard deviation of {len(result['seeds'])} seeds"
+        f"{describe_seeds(len(result['seeds']))}; load {result['about']['load']}"
     )
     return [ways, ResultTable(title, heads, rows)]
 

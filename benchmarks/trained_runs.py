@@ -95,6 +95,11 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
 
 
+def describe_seeds(count: int) -> str:
+    """What the numbers of a table are, of so many seeds."""
+    return "of one seed" if count == 1 else f"mean and standard deviation of {count} seeds"
+
+
 def difference(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> str:
     """Mean and standard deviation of top-1 less that of others of the same seeds, in points."""
     return mean_and_deviation([100 * (run["top1"] - other["top1"]) for run, other in zip(runs, others, strict=True)])
