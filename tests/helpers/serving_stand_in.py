@@ -90,7 +90,7 @@ def _stand_in(base, name, threads, batching):
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Predictions(served), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(served), server)
     port = server.add_insecure_port("localhost:0")
-    rest = http.server.ThreadingHTTPServer(("localhost", 0), rest_handler(served))
+    rest = RestServer(("localhost", 0), rest_handler(served))
     thread = threading.Thread(target=rest.serve_forever, daemon=True)
     server.start()
     thread.start()
@@ -100,6 +100,10 @@ def _stand_in(base, name, threads, batching):
         rest.shutdown()
         rest.server_close()
         server.stop(None).wait()
+
+
+class RestServer(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # connections that wait; Python's own 5 would refuse some of 32 clients
 
 
 class Served:
