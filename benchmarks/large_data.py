@@ -26,6 +26,7 @@ from PIL import Image
 
 from benchmarks import results
 from benchmarks.results import CORES, ResultTable
+from benchmarks.rounds import memory_of
 from inception_v1.atomic_files import atomic_file, write_json
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -167,8 +168,7 @@ def sample_memory(process: "subprocess.Popen[bytes]") -> list[int]:
     """The resident bytes of a process every second until it has ended."""
     memory: list[int] = []
     while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        memory += [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS")]
+        memory.append(memory_of(process.pid))
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(SAMPLE)
     return memory

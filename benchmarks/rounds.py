@@ -108,11 +108,11 @@ def _serve(make: Make, connection: Connection) -> None:
     except ImportError:
         connection.send(None)
         return
-    connection.send({"before": _memory("VmRSS")})
+    connection.send({"before": memory_of()})
     while (what := _next_request(connection)) is not None:
         if what == "memory":
             device = {"device": work.peak()} if isinstance(work, OnDevice) else {}
-            connection.send({"memory": _memory("VmHWM"), **device})
+            connection.send({"memory": memory_of(which="VmHWM"), **device})
             continue
         began = time.perf_counter()
         items = work()
@@ -126,7 +126,7 @@ def _next_request(connection: Connection) -> str | None:
         return None
 
 
-def _memory(which: str) -> int:
-    """Bytes of memory that this process holds ("VmRSS") or held at most ("VmHWM"; `getrusage` adds the parent's)."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(which))
+def memory_of(process: int | str = "self", which: str = "VmRSS") -> int:
+    """Bytes that a process holds ("VmRSS") or held at most ("VmHWM"; `getrusage` adds the parent's); 0 at its end."""
+    with open(f"/proc/{process}/status") as file:
+        return next((int(line.split()[1]) * 1024 for line in file if line.startswith(which)), 0)

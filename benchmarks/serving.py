@@ -11,6 +11,7 @@ minutes on 2 cores.
 import base64
 import collections
 import contextlib
+import functools
 import http.client
 import importlib
 import itertools
@@ -31,6 +32,7 @@ import numpy as np
 from benchmarks import results
 from benchmarks.input_pipeline import jpegs
 from benchmarks.results import ResultTable
+from benchmarks.rounds import memory_of
 from training import startup_notes
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -122,8 +124,7 @@ def server_process(folder: Path, threads: int, batching: int | None) -> Iterator
     there.close()
     try:
         addresses = here.recv()
-        status = Path(f"/proc/{addresses.process}/status")
-        yield addresses, lambda: 1024 * int(status.read_text().split("VmRSS:")[1].split()[0])
+        yield addresses, functools.partial(memory_of, addresses.process)
     finally:
         here.close()  # which ends the server
         process.join()
