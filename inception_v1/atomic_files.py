@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,21 @@ def atomic_file(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def contended_file(path: Path) -> Iterator[Path]:
+    """As `atomic_file`, for a path that several processes may write at once: each writes a file of its own, and the
+    last one to end replaces the others. Makes the folder.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; what was at `path` before is still whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as own:
+        part = Path(own, path.name)
+        yield part
+        os.replace(part, path)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,13 @@
 """Published weights by name: downloaded once, checked, converted once, and offline from then on."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 
+from inception_v1.atomic_files import contended_file
 from inception_v1.errors import UserError
 from inception_v1.keras_home import keras_home
 
@@ -66,9 +65,8 @@ def converted_file(name: str, import_weights: Callable[[Path], keras.Model]) -> 
     ready = folder / f"{NAMES[name]}.keras"
     if not ready.is_file():
         model = import_weights(_fetched(download, folder))
-        with tempfile.TemporaryDirectory(dir=folder) as own:  # another process may be at it too
-            model.save(Path(own, ready.name))
-            os.replace(Path(own, ready.name), ready)
+        with contended_file(ready) as part:
+            model.save(part)
     return ready
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from inception_v1.atomic_files import contended_file
 from inception_v1.keras_home import keras_home
 
 FEWEST = 2**14  # images; fewer are read within seconds
@@ -108,9 +108,7 @@ def _read(path: Path, stamps: str) -> Arrays | None:
 def _write(path: Path, stamps: str, arrays: Arrays) -> None:
     """Writes a file, whole or not at all, whatever other processes write."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as own:
-            np.savez_compressed(Path(own, path.name), np.array(stamps), *arrays)
-            os.replace(Path(own, path.name), path)
+        with contended_file(path) as part:
+            np.savez_compressed(part, np.array(stamps), *arrays)
     except OSError as error:
         log.info("%s is not written: %s", path, error)
