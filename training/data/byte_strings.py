@@ -4,6 +4,12 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+# Decorates a function of one encoded image for a branch that few images take. Inlined, its many small operations would
+# cost time also where the condition leaves it out.
+graph_of_its_own = tf.function(
+    autograph=False, input_signature=[tf.TensorSpec((), tf.string)], experimental_attributes={"_noinline": True}
+)
+
 
 def part(encoded: tf.Tensor, start: int | tf.Tensor, end: int | tf.Tensor) -> tf.Tensor:
     """The bytes from `start` to `end`, as far as there are any."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from training.data.byte_strings import letters, number, part, starts, to_bytes, walk
+from training.data.byte_strings import graph_of_its_own, letters, number, part, starts, to_bytes, walk
 from training.data.orientation import orientation, upright
 
 MAX_PIXELS = 2**26  # 8,192 x 8,192: 192 MiB as uint8 and 768 MiB as float32, for each image in work at one time
@@ -60,10 +60,7 @@ def decode_whole(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     return _on_scale(decode_pixels(encoded), channels)
 
 
-# A graph of its own: inlined, its many small operations would cost time also where a condition leaves it out.
-@tf.function(
-    autograph=False, input_signature=[tf.TensorSpec((), tf.string)], experimental_attributes={"_noinline": True}
-)
+@tf.function(autograph=False, input_signature=[tf.TensorSpec((), tf.string)])
 def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
     """Every pixel of an image, the first one of an animation, by what the file holds and not by its name.
 
@@ -92,6 +89,7 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 
+@graph_of_its_own
 def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(
         _is_still_webp(encoded),
@@ -131,6 +129,7 @@ def encoded_shape(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
+@graph_of_its_own
 def _announced(encoded: tf.Tensor) -> tf.Tensor:
     head = to_bytes(part(encoded, 0, HEADER_BYTES), HEADER_BYTES + 1)  # the last one is zero
     known = np.zeros((len(HEADERS), HEADER_BYTES + 1), "int64")
@@ -149,6 +148,7 @@ def _announced(encoded: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.where(matches, numbers // divisors % modulus + add, 0), axis=1)
 
 
+@graph_of_its_own
 def first_frame(encoded: tf.Tensor) -> tf.Tensor:
     """An animated GIF or WebP image without the frames after the first one."""
     return tf.cond(starts(encoded, 0, b"GIF8"), lambda: gif_first_frame(encoded), lambda: webp_first_frame(encoded))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from training.data.byte_strings import part, starts, to_bytes, walk
+from training.data.byte_strings import graph_of_its_own, part, starts, to_bytes, walk
 
 UPRIGHT = 1
 TAG, SHORT = 0x0112, 3  # of the entry in EXIF, and the type of its value
@@ -55,10 +55,7 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.reduce_any(plain), lambda: UPRIGHT, lambda: _read(encoded))
 
 
-# A graph of its own: see `decoding.decode_pixels`.
-@tf.function(
-    autograph=False, input_signature=[tf.TensorSpec((), tf.string)], experimental_attributes={"_noinline": True}
-)
+@graph_of_its_own
 def _read(encoded: tf.Tensor) -> tf.Tensor:
     exif = _exif(encoded)
     return tf.cond(exif == b"", lambda: UPRIGHT, lambda: _of_tiff(exif))
