@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from inception_v1.keras_patches import OptimizerInternals
@@ -77,7 +78,8 @@ class SGD(OptimizerInternals, keras.optimizers.SGD):
             gradient: of the loss.
             learning_rate: of the step.
         """
-        learning_rate = learning_rate * self.factor(variable.path)
+        if (factor := self.factor(variable.path)) != 1:
+            learning_rate = learning_rate * factor
         is_kernel = variable.name == "kernel"
         if is_kernel and self.l2:
             gradient = gradient + self.l2 * slots.value()
@@ -112,9 +114,14 @@ class SGD(OptimizerInternals, keras.optimizers.SGD):
         for variable in variables:
             _KerasSlots(self, variable).average(momentum)
 
-    def keras_momentum_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """SGD with momentum as Keras has it."""
-        super().update_step(gradient, variable, learning_rate)
+    def momentum_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """SGD with momentum as Keras has it, on TensorFlow as one operation in place of ten."""
+        if keras.backend.backend() != "tensorflow" or not self.momentum:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        velocity = self.momentums[self.variable_index(variable)].value
+        weight = variable.value if isinstance(variable, keras.Variable) else variable
+        fused_momentum_step(self, weight.handle, velocity.handle, gradient, learning_rate)
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         """Does nothing: the average stays beside the weights."""
@@ -124,6 +131,28 @@ class SGD(OptimizerInternals, keras.optimizers.SGD):
         for ours in ("use_ema", "ema_momentum"):
             config.pop(ours)
         return {**config, "decay": self.decay, "l2": self.l2, "factors": self.factors, "average": self.average}
+
+
+def fused_momentum_step(
+    optimizer: SGD, weight: tf.Tensor, velocity: tf.Tensor, gradient: Any, learning_rate: Any
+) -> tf.Operation:
+    """SGD with momentum as Keras has it, by one operation of TensorFlow.
+
+    Args:
+        optimizer: its momentum and whether it is Nesterov's.
+        weight, velocity: handles of the variables that are updated.
+        gradient: of the loss.
+        learning_rate: of the step, of the gradient's type.
+    """
+    return tf.raw_ops.ResourceApplyKerasMomentum(
+        var=weight,
+        accum=velocity,
+        lr=learning_rate,
+        grad=gradient,
+        momentum=tf.cast(optimizer.momentum, gradient.dtype),
+        use_locking=True,
+        use_nesterov=optimizer.nesterov,
+    )
 
 
 class _KerasSlots:
@@ -139,7 +168,7 @@ class _KerasSlots:
         self._optimizer.assign_sub(self._variable, self._variable * fraction)
 
     def momentum_step(self, gradient: Any, learning_rate: Any) -> None:
-        self._optimizer.keras_momentum_step(gradient, self._variable, learning_rate)
+        self._optimizer.momentum_step(gradient, self._variable, learning_rate)
 
     def average(self, momentum: Any) -> None:
         average = self._optimizer.moving_averages[self._optimizer.variable_index(self._variable)]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from inception_v1 import build_googlenet
-from training.optimizer import make_optimizer, make_schedule
+from training.optimizer import SGD, make_optimizer, make_schedule
 from training.presets import PRESETS
 
 
@@ -96,3 +96,25 @@ def test_the_optimizer_is_the_same_after_its_config():
         assert restored.get_config() == sgd.get_config()
         for name in ("l2", "decay", "factors", "average"):
             assert getattr(restored, name) == getattr(sgd, name)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_is_that_of_keras(nesterov):
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=7).astype("float32"), rng.normal(size=(5, 7)).astype("float32")
+    ours, keras_own = (
+        take_steps(kind(0.1, momentum=0.9, nesterov=nesterov), start, gradients) for kind in (SGD, keras.optimizers.SGD)
+    )
+    np.testing.assert_allclose(ours, keras_own, rtol=1e-6, atol=1e-6)
+    assert np.abs(ours[-1] - start).max() > 0.1
+
+
+def take_steps(optimizer, start, gradients):
+    """The variable after each step, then the velocity after the last."""
+    variable = keras.Variable(start)
+    optimizer.build([variable])
+    values = []
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)])
+        values.append(np.array(variable))
+    return np.array([np.array(optimizer.momentums[0]), *values])

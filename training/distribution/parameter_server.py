@@ -22,7 +22,7 @@ from training.data.pipeline import WHOLE, Position, Shard
 from training.distribution.cluster import LOST, await_all, find_lost, find_server_problem, loss_message, unreachable
 from training.distribution.strategy import MakeBatches, Strategy
 from training.errors import ClusterError, UserError
-from training.optimizer import SGD
+from training.optimizer import SGD, fused_momentum_step
 from training.recipe import Recipe
 
 LARGEST_STALENESS = 1023  # updates; the count of what is staler is kept there
@@ -334,15 +334,7 @@ class _ServerSlots:
 
     def momentum_step(self, gradient: Any, learning_rate: Any) -> None:
         with tf.control_dependencies([self.last]):
-            self.last = tf.raw_ops.ResourceApplyKerasMomentum(
-                var=self._weight,
-                accum=self._velocity,
-                lr=learning_rate,
-                grad=gradient,
-                momentum=tf.cast(self._optimizer.momentum, gradient.dtype),
-                use_locking=True,
-                use_nesterov=self._optimizer.nesterov,
-            )
+            self.last = fused_momentum_step(self._optimizer, self._weight, self._velocity, gradient, learning_rate)
 
     def average(self, momentum: Any) -> None:
         with tf.control_dependencies([self.last]):
