@@ -57,10 +57,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
             running = (ops.convert_to_tensor(x) for x in (self.moving_mean, self.moving_variance))
             return normalize(inputs, False, *running)[0]
         y, mean, variance, *_ = normalize(inputs, True)
-        count = ops.cast(ops.prod(ops.shape(inputs)[:3]), variance.dtype)
-        variance = variance * (count - 1) / count  # the operation's is unbiased, Keras' running one is not
-        for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            running.assign(running * self.momentum + batch * (1 - self.momentum))
+        count = inputs.shape[:3].num_elements() or tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
+        variance *= (count - 1) / count  # the operation's is unbiased, that of Keras and of the recomputation is not
+        for variable, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            running = tf.convert_to_tensor(variable)
+            variable.assign(running * self.momentum + batch * (1 - self.momentum))
         return _with_recompute(y, lambda x: normalize(x, False, mean, variance)[0], inputs)
 
 
