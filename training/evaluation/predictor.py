@@ -47,7 +47,8 @@ class Predictor:
             images, count = np.asarray(images), len(labels)
             crops = images.shape[1] if images.ndim == 5 else 1
             size = max(size, -(-count // devices) * devices)  # a partial batch is padded: each shape is traced anew
-            rows = self._forward(images[np.arange(size) % count].reshape(-1, *images.shape[-3:]))
+            padded = images if count == size else images[np.arange(size) % count]
+            rows = self._forward(padded.reshape(-1, *images.shape[-3:]))
             heads = {head: rows[head].reshape(size, crops, -1)[:count].mean(axis=1) for head in self._heads}
             yield heads, np.asarray(labels)
 
