@@ -1,7 +1,6 @@
 """Every measurement: python -m benchmarks [NAME ...] [its own flags] | --quick [--save] | --docs
 
-NAME is one or more of train, inference, input, startup, scaling, saving, predict, rendering, web, growth, latency, gpu,
-slim, correlated_widths and shared_weights; without one, all but the last four run, which takes 45 minutes on 2 cores.
+Without a name, all run but those that need a GPU, gigabytes of the disk, or hours; that takes 75 minutes on 2 cores.
 Tables are printed, and numbers go to `benchmarks/results/NAME.json`.
 `--quick` runs small measurements in under three minutes and compares their ratios with those stored (`--save` stores
 them); `--docs` writes the stored tables into docs/results/.
@@ -19,7 +18,8 @@ from training import startup_notes
 def main(arguments: list[str]) -> int:
     console = Console(width=150)
     if arguments in (["-h"], ["--help"]):
-        console.print((__doc__ or "").strip(), markup=False, highlight=False)
+        known = f"NAME: {', '.join(registry.MODULES)}. By name alone: {', '.join(registry.ALONE)}."
+        console.print(f"{(__doc__ or '').strip()}\n\n{known}", markup=False, highlight=False)
         return 0
     if arguments in (["--quick"], ["--quick", "--save"]):
         with startup_notes.hidden():

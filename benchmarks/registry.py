@@ -12,6 +12,7 @@ MODULES = {  # of this package
     "scaling": "scaling",
     "saving": "saving",
     "predict": "predict",
+    "evaluation": "evaluation",
     "growth": "growth",
     "rendering": "rendering",
     "web": "web",

@@ -45,6 +45,7 @@ TRANSPORTS = ("gRPC", "REST")
 CLIENTS = (1, 8, 32)
 JOINED, SENT = "joined by the server", "sent by the clients"  # who makes the batches
 BARE_ROUNDS = 8
+PERCENTILES = (50, 99)  # of the time that a request takes
 WARM_UP = 2.0  # seconds whose requests do not count
 
 Send = Callable[[list[bytes]], int]  # returns how many of the images were classified
@@ -140,8 +141,8 @@ def _serve(folder: Path, threads: int, batching: int | None, connection: Connect
 
 
 def load(addresses: Any, transport: str, clients: int, images: int, seconds: float) -> dict[str, Any]:
-    """What clients that send so many images at a time see: images per second, the seconds of every request after the
-    warm-up that got its classes, and how many did not, by the reason. A client ends at its first one."""
+    """What clients that send so many images at a time see: images per second, how long the requests after the warm-up
+    that got their classes took, and how many did not, by the reason. A client ends at its first one."""
     make = {"gRPC": grpc_client, "REST": rest_client}[transport]
     encoded = jpegs()[:images]
     waited: list[float] = []
@@ -168,7 +169,14 @@ def load(addresses: Any, transport: str, clients: int, images: int, seconds: flo
     for thread in threads:
         thread.join()
     took = max(seconds, time.perf_counter() - began - WARM_UP)
-    return {"images": images, "rate": len(waited) * images / took, "waited": waited, "failed": failed}
+    waits = dict(zip(PERCENTILES, 1000 * np.percentile(waited, PERCENTILES), strict=True)) if waited else {}
+    return {
+        "images": images,
+        "rate": len(waited) * images / took,
+        "requests": len(waited),
+        "ms": {str(part): round(float(wait), 3) for part, wait in waits.items()},
+        "failed": failed,
+    }
 
 
 @contextlib.contextmanager
@@ -217,14 +225,13 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
     bare = statistics.mean(result["bare"])
     rows = []
     for setting in result["settings"]:
-        waited = np.array(setting["waited"]) * 1000
         before, after = setting["memory"]
         rows.append(
             [
                 f"{setting['batches']}, {setting['transport']}, {setting['clients']}",
                 f"{setting['rate']:.1f}",
                 f"{setting['rate'] / bare:.2f}",
-                *(f"{np.percentile(waited, part):.0f}" if len(waited) else "" for part in (50, 99)),
+                *(f"{setting['ms'][str(part)]:.0f}" if setting["ms"] else "" for part in PERCENTILES),
                 str(sum(setting["failed"].values())),
                 f"{after / 1e9:.2f} ({(after - before) / 1e6:+.0f} MB)",
             ]
@@ -234,5 +241,5 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
         f"forward pass takes {bare:.1f} images/s; {results.machine(result['about'], 'tensorflow')}, load "
         f"{result['about']['load']}"
     )
-    heads = ["batches, transport, clients", "images/s", "of bare", "p50 ms", "p99 ms", "failed", "server GB"]
-    return [ResultTable(title, heads, rows)]
+    heads = ["batches, transport, clients", "images/s", "of bare", *(f"p{part} ms" for part in PERCENTILES)]
+    return [ResultTable(title, [*heads, "failed", "server GB"], rows)]

@@ -1,6 +1,7 @@
 """What the benchmarks rest on: contestants that take turns, exponents, tables, and one run at the smallest size."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import (
+    evaluation,
     gpu,
     growth,
     input_pipeline,
@@ -167,7 +169,8 @@ def test_requests_of_the_warm_up_do_not_count(serve, monkeypatch):
     serve()
     monkeypatch.setattr(serving, "WARM_UP", 2)
     found = serving.load(None, "gRPC", clients=1, images=2, seconds=3)
-    assert found == {"images": 2, "rate": pytest.approx(2 * 2 / 3), "waited": [1, 1], "failed": {}}
+    waits = {"50": 1000.0, "99": 1000.0}
+    assert found == {"images": 2, "rate": pytest.approx(2 * 2 / 3), "requests": 2, "ms": waits, "failed": {}}
 
 
 @pytest.mark.parametrize(
@@ -176,6 +179,17 @@ def test_requests_of_the_warm_up_do_not_count(serve, monkeypatch):
 def test_a_client_without_classes_counts_as_failed_and_ends(serve, outcome, reason):
     serve(2, outcome)
     assert serving.load(None, "gRPC", clients=1, images=2, seconds=9)["failed"] == {reason: 1}
+
+
+def test_evaluation_and_the_bare_forward_pass_see_the_same_images(tmp_path, monkeypatch):
+    """Of which the bare one counts those of whole batches."""
+    monkeypatch.setattr(input_pipeline, "IMAGES", 5)
+    evaluation.write_images(tmp_path)
+    recipe = dataclasses.replace(
+        evaluation.folder_recipe(tmp_path), image_size=32, stem="small", width_multiplier=0.1, batch_size=8
+    )
+    assert evaluation.evaluation(recipe)() == 5 * evaluation.COPIES
+    assert evaluation.forward_pass(recipe)() == 2 * 8
 
 
 def test_generated_images_have_imagenets_shape(tmp_path, monkeypatch):
