@@ -30,6 +30,7 @@ import numpy as np
 from benchmarks import results
 from benchmarks.results import CORES, ResultTable
 from benchmarks.rounds import SETTLE
+from training import startup_notes
 
 if TYPE_CHECKING:
     from inception_v1 import GoogLeNet
@@ -212,7 +213,8 @@ def litert_forms(network: "ExportModel") -> dict[str, Form]:
         if precision == "int8" and litert.int8_refusal(network.model.spec):
             continue
         content = litert.convert(network, precision, representative=normalized(random_pixels(8)))
-        runner = Interpreter(model_content=content, num_threads=CORES).get_signature_runner()
+        with startup_notes.without_lines(rb"INFO: Created TensorFlow Lite"):
+            runner = Interpreter(model_content=content, num_threads=CORES).get_signature_runner()
         within = AGREE if precision == "float32" else LOOSE
         step = 1 / 256 if precision == "int8" else 0.0
         made[f"LiteRT {precision}"] = Form(functools.partial(run, runner), normalized, len(content), within, step)

@@ -30,9 +30,16 @@ def hidden() -> Iterator[None]:
         return
     if severities == b"IWE":
         logging.getLogger("tensorflow").setLevel("ERROR")  # such as what TFDS calls that is deprecated
+    with without_lines(PREFIX % (severities, severities) + b"|" + OTHERS):
+        yield
+
+
+@contextlib.contextmanager
+def without_lines(notes: bytes) -> Iterator[None]:
+    """Within it lines that begin as a regular expression says do not reach stderr."""
     sys.stderr.flush()
     stderr = os.dup(2)
-    process, pipe = _start_filter(re.compile(PREFIX % (severities, severities) + b"|" + OTHERS))
+    process, pipe = _start_filter(re.compile(notes))
     os.dup2(pipe, 2)
     os.close(pipe)
     try:
