@@ -21,7 +21,7 @@ import tyro
 
 from inception_v1.extras import extra
 from inception_v1.keras_home import keras_home
-from training import startup_notes
+from training import startup_imports, startup_notes
 from training.errors import CLUSTER_STATUS, USER_STATUS, ClusterError, Preempted, UserError
 from training.presets import FINE_TUNE, preset, preset_for_weights
 from training.recipe import POSITIVE, Range, Recipe, check_numbers, numeric_fields
@@ -520,6 +520,8 @@ def _run(argv: list[str]) -> int:
     except SystemExit:
         sys.stdout.flush()
         raise
+    if getattr(command, "strategy", None) == "data-parallel":
+        os.environ.setdefault("KERAS_BACKEND", "jax")
     if not isinstance(command, Launch):  # whose processes run this function themselves
         _prepare_tensorflow()
     with extra(_extra(command)):
@@ -560,12 +562,18 @@ def _print_versions() -> None:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    config = keras_home() / "keras.json"
-    stored = json.loads(config.read_text("utf-8")) if config.is_file() else {}
-    backend = os.environ.get("KERAS_BACKEND") or stored.get("backend", "tensorflow")
+    backend = _keras_backend()
     for name in ("googlenet-keras", "tensorflow", "keras"):
         print(name, versions[name])
     print("backend", backend, versions.get(backend, ""))
+
+
+def _keras_backend() -> str:
+    """The backend that Keras has or will have, without importing it."""
+    stored = {}
+    with contextlib.suppress(OSError, ValueError):  # Keras takes no notice of such a file either
+        stored = json.loads((keras_home() / "keras.json").read_text("utf-8"))
+    return os.environ.get("KERAS_BACKEND") or stored.get("backend", "tensorflow")
 
 
 def _print_help() -> int:
@@ -650,12 +658,15 @@ def _with_preset(argv: list[str]) -> Any:
 
 
 def _prepare_tensorflow() -> None:
-    """Imports TensorFlow with oneDNN's kernels enabled, and without the notes that it and CUDA write at start-up.
+    """Imports TensorFlow and Keras with oneDNN's kernels enabled, without the notes that TensorFlow and CUDA write at
+    start-up, and without packages that they do not need.
 
-    Set TF_CPP_MIN_LOG_LEVEL to 0 to see them.
+    Set TF_CPP_MIN_LOG_LEVEL to 0 to see the notes.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    with startup_notes.hidden():
+    optional = {*startup_imports.OPTIONAL} - {_keras_backend()}
+    with startup_notes.hidden(), startup_imports.without(optional):
+        import keras  # noqa: F401
         import tensorflow as tf
 
         tf.config.list_physical_devices()
@@ -669,8 +680,6 @@ def _folder(command: Train | Tune) -> Path:
 def _train(command: Train, argv: list[str]) -> None:
     from rich.console import Console
 
-    if command.strategy == "data-parallel":
-        os.environ.setdefault("KERAS_BACKEND", "jax")
     from inception_v1.spec import read_spec
     from training.report.page import PAGE
     from training.report.progress import ShowProgress
@@ -775,8 +784,6 @@ def _slim(command: Slim, argv: list[str]) -> None:
     from tuning import slim
     from tuning.report.terminal import slimming_table
 
-    if command.strategy == "data-parallel":
-        os.environ.setdefault("KERAS_BACKEND", "jax")
     console = Console()
     folder = command.out or _beside(command.run, "slim")
     result = slim(

@@ -28,7 +28,7 @@ ORDER = {
         {"builder"},
     ],
     "training": [
-        {"errors", "precision", "startup_notes", "environment"},
+        {"errors", "precision", "startup_notes", "startup_imports", "environment"},
         {"recipe", "serving_protocol", "interruption"},
         {"presets", "transfer", "distillation"},
         {"run_folder", "optimizer", "data"},
