@@ -105,7 +105,7 @@ class KeepBest(keras.callbacks.Callback):
 
     Args:
         path: a `.keras` file.
-        make_bare: makes an uncompiled network like the one in training, to take over its weights.
+        bare: an uncompiled network like the one in training, to take over its weights.
         score: which of the epoch's numbers, higher being better.
         average: whether to save the moving average of the weights, not the weights.
 
@@ -114,27 +114,20 @@ class KeepBest(keras.callbacks.Callback):
         best_epoch: which epoch the file holds, from 1; None before the first.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        make_bare: Callable[[], GoogLeNet],
-        score: str = "val_main_accuracy",
-        average: bool = False,
-    ) -> None:
+    def __init__(self, path: Path, bare: GoogLeNet, score: str = "val_main_accuracy", average: bool = False) -> None:
         super().__init__()
-        self._path, self._make_bare, self._score, self._average = path, make_bare, score, average
+        self._path, self._bare, self._score, self._average = path, bare, score, average
         self.best = -math.inf
         self.best_epoch: int | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
         if logs[self._score] >= self.best:
-            bare = self._make_bare()
-            bare.set_weights(self.model.get_weights())
+            self._bare.set_weights(self.model.get_weights())
             if self._average:
-                assign_average(bare, self.model.optimizer)
+                assign_average(self._bare, self.model.optimizer)
             with atomic_file(self._path) as part:
-                bare.save(part)
+                self._bare.save(part)
             self.best, self.best_epoch = float(logs[self._score]), epoch + 1
 
 

@@ -447,15 +447,11 @@ def make_callbacks(
 ) -> RunCallbacks:
     """The callbacks of a run; see `fit` for the arguments."""
     recipe, spec, averages = task.recipe, task.spec, task.recipe.average is not None
-
-    @functools.cache
-    def bare() -> GoogLeNet:  # of this process alone, and not before the first step, which it would keep waiting
-        return GoogLeNet(**spec.to_dict())
-
+    untrained = GoogLeNet(**spec.to_dict())  # of this process alone
     score = "val_average_main_accuracy" if averages else "val_main_accuracy"
-    best = [callbacks.KeepBest(run / files.BEST, bare, score, averages)]
+    best = [callbacks.KeepBest(run / files.BEST, untrained, score, averages)]
     if averages:
-        best.append(callbacks.KeepBest(run / files.RAW, bare))
+        best.append(callbacks.KeepBest(run / files.RAW, untrained))
     history, heads = callbacks.History(run / files.HISTORY), callbacks.WatchHeads(spec.heads, spec.classes)
     state = make_state(best, history)
 
