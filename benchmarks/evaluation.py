@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import results
-from benchmarks.input_pipeline import jpegs
+from benchmarks.input_pipeline import write_folder
 from benchmarks.results import ResultTable
 from benchmarks.rounds import Make, Work, alternate, median, spread
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
 def measure(rounds: int) -> dict[str, Any]:
     """Rates of both, by the images that they classify."""
     with tempfile.TemporaryDirectory() as folder:
-        write_images(Path(folder))
+        write_folder(Path(folder), COPIES)
         cases = {FASHION: fashion_recipe(), FOLDER: folder_recipe(Path(folder))}
         measured = {}
         for name, recipe in cases.items():
@@ -64,15 +64,6 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
     return [ResultTable(f"{title}; {about}", ["images", "form", "images/s", "range", "of bare"], rows)]
 
 
-def write_images(folder: Path) -> None:
-    """Writes a folder of two classes, whose test split has all images and the others two each."""
-    for number, encoded in enumerate(jpegs() * COPIES):
-        for split in ("train", "val", "test") if number < 2 else ("test",):
-            place = folder / split / "ab"[number % 2]
-            place.mkdir(parents=True, exist_ok=True)
-            (place / f"{number}.jpg").write_bytes(encoded)
-
-
 def fashion_recipe() -> "Recipe":
     from training.presets import PRESETS
 
@@ -90,7 +81,8 @@ def evaluation(recipe: "Recipe") -> Work:
     from training.data.pipeline import Batches
     from training.evaluation.predictor import Predictor
 
-    predictor, split = Predictor(make_network(recipe)), find_test_split(recipe)
+    split = find_test_split(recipe)
+    predictor = Predictor(make_network(recipe, split))
     return lambda: sum(len(labels) for _, labels in predictor(Batches(split, recipe).evaluation()))  # nothing is cached
 
 
@@ -100,7 +92,8 @@ def forward_pass(recipe: "Recipe") -> Work:
 
     from training.data.pipeline import Batches
 
-    model, split = make_network(recipe), find_test_split(recipe)
+    split = find_test_split(recipe)
+    model = make_network(recipe, split)
     images, _ = next(iter(Batches(split, recipe).evaluation()))
     count = split.total // len(images)
 
@@ -123,9 +116,9 @@ def find_test_split(recipe: "Recipe") -> Any:
     return choose_splits(recipe).test
 
 
-def make_network(recipe: "Recipe") -> Any:
+def make_network(recipe: "Recipe", split: Any) -> Any:
     """The recipe's network, not trained."""
     from inception_v1 import GoogLeNet
     from training.task import network_for
 
-    return GoogLeNet(**network_for(recipe, find_test_split(recipe)).to_dict())
+    return GoogLeNet(**network_for(recipe, split).to_dict())

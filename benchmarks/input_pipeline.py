@@ -8,6 +8,7 @@ lighting and normalization. Both run on one core, in alternating rounds; the tab
 import io
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -76,6 +77,15 @@ def jpegs() -> list[bytes]:
         image.save(buffer, "JPEG", quality=90)
         encoded.append(buffer.getvalue())
     return encoded
+
+
+def write_folder(folder: Path, copies: int = 1) -> None:
+    """Writes `jpegs`, some copies of each, as a folder of two classes. Its test split has all, the others two each."""
+    for number, encoded in enumerate(jpegs() * copies):
+        for split in ("train", "val", "test") if number < 2 else ("test",):
+            place = folder / split / "ab"[number % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{number}.jpg").write_bytes(encoded)
 
 
 def package_pipeline() -> Work:

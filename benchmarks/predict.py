@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from benchmarks.input_pipeline import IMAGES, jpegs
+from benchmarks.input_pipeline import IMAGES, write_folder
 from benchmarks.results import ResultTable
 from benchmarks.rounds import Make, Work, alternate, median, spread
 
@@ -31,11 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
 def measure(rounds: int) -> dict[str, Any]:
     """Rates of both on the same files."""
     with tempfile.TemporaryDirectory() as folder:
-        for number, encoded in enumerate(jpegs()):
-            for split in ("train", "val", "test") if number < 2 else ("test",):
-                place = Path(folder, "images", split, "ab"[number % 2])
-                place.mkdir(parents=True, exist_ok=True)
-                (place / f"{number}.jpg").write_bytes(encoded)
+        write_folder(Path(folder, "images"))
         makers: dict[str, Make] = {
             EVALUATE: functools.partial(evaluation, Path(folder)),
             PREDICT: functools.partial(prediction, Path(folder)),

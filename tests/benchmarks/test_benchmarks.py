@@ -184,7 +184,7 @@ def test_a_client_without_classes_counts_as_failed_and_ends(serve, outcome, reas
 def test_evaluation_and_the_bare_forward_pass_see_the_same_images(tmp_path, monkeypatch):
     """Of which the bare one counts those of whole batches."""
     monkeypatch.setattr(input_pipeline, "IMAGES", 5)
-    evaluation.write_images(tmp_path)
+    input_pipeline.write_folder(tmp_path, evaluation.COPIES)
     recipe = dataclasses.replace(
         evaluation.folder_recipe(tmp_path), image_size=32, stem="small", width_multiplier=0.1, batch_size=8
     )
