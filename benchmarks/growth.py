@@ -29,10 +29,7 @@ AXES = {  # by the field of `Step` that grows, from the smallest to the largest
 
 
 def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
-    parser = results.parser(NAME, __doc__, rounds=9)
-    result = measure(AXES, parser.parse_args(arguments).rounds)
-    results.save(NAME, result)
-    return tables(result)
+    return results.run(NAME, __doc__, arguments, 9, functools.partial(measure, AXES), tables)
 
 
 def measure(axes: Mapping[str, Sequence[Step]], rounds: int) -> dict[str, Any]:

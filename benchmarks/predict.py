@@ -22,10 +22,7 @@ EVALUATE, PREDICT = "evaluate", "predict"
 
 
 def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
-    parser = results.parser(NAME, __doc__, rounds=7)
-    result = measure(parser.parse_args(arguments).rounds)
-    results.save(NAME, result)
-    return tables(result)
+    return results.run(NAME, __doc__, arguments, 7, measure, tables)
 
 
 def measure(rounds: int) -> dict[str, Any]:

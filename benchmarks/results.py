@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,20 @@ def parser(name: str, doc: str | None, rounds: int | None = None) -> argparse.Ar
     if rounds is not None:
         made.add_argument("--rounds", type=int, default=rounds, help="Rounds that are measured.")
     return made
+
+
+def run(
+    name: str,
+    doc: str | None,
+    arguments: Sequence[str] | None,
+    rounds: int,
+    measure: Callable[[int], dict[str, Any]],
+    tables: Callable[[dict[str, Any]], list[ResultTable]],
+) -> list[ResultTable]:
+    """What a benchmark without flags of its own does: measures so many rounds, saves, and returns the tables."""
+    result = measure(parser(name, doc, rounds).parse_args(arguments).rounds)
+    save(name, result)
+    return tables(result)
 
 
 def about() -> dict[str, Any]:
