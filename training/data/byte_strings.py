@@ -5,7 +5,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 # Decorates a function of one encoded image for a branch that few images take. Inlined, its many small operations would
-# cost time also where the condition leaves it out.
+# cost time also where the condition leaves it out. Nothing in it may fail: a failure in such a graph cancels what runs
+# beside it, and where that is reported first the caller sees CancelledError, which `ignore_errors` does not ignore.
 graph_of_its_own = tf.function(
     autograph=False, input_signature=[tf.TensorSpec((), tf.string)], experimental_attributes={"_noinline": True}
 )

@@ -89,7 +89,6 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-@graph_of_its_own
 def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(
         _is_still_webp(encoded),

@@ -62,6 +62,20 @@ def test_unreadable_and_huge_images_raise(data):
         decoding.decode_pixels(tf.constant(data))
 
 
+def test_nothing_fails_in_a_graph_of_its_own():
+    """Else one unreadable image would at times cancel the whole dataset (see `graph_of_its_own`)."""
+    functions = decoding.decode_pixels.get_concrete_function().graph.as_graph_def().library.function
+    apart = {function.signature.name: function for function in functions if function.attr["_noinline"].b}
+    assert len(apart) >= 3  # orientation, size and first frame
+    within = list(apart.values())
+    for function in within:
+        called = {value.func.name for node in function.node_def for value in node.attr.values()}
+        within += [inner for inner in functions if inner.signature.name in called and inner not in within]
+    operations = {node.op for function in within for node in function.node_def}
+    assert "DecodeRaw" in operations
+    assert operations.isdisjoint({"DecodeJpeg", "DecodeImage", "ExtractJpegShape", "Assert"})
+
+
 def test_a_small_screen_does_not_hide_a_large_frame():
     data = bytearray(encode(Image.new("1", (20_000, 20_000)), "GIF"))
     data[6:10] = (8).to_bytes(2, "little") * 2
