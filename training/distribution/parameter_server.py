@@ -164,8 +164,9 @@ class ParameterServer(Strategy):
                 self._schedule(replica, steps - done)
             if done < steps:
                 self._follow(replica, callback_list, done, steps)
-                logs = replica.logs()
                 replica.copy_to(model)
+            if done < steps or logs is None:  # the last steps may be done while a state within the epoch is copied
+                logs = replica.logs()
             replica.set_sums(None)
             if epoch + 1 < epochs:
                 self._schedule(replica, steps)  # the workers continue while this process evaluates
@@ -236,7 +237,7 @@ class _ServerReplica:
         self._losses, self._weights = compiled["loss"], compiled["loss_weights"]
         for own, other in self._pairs(model):
             own.assign(np.asarray(other))
-        self.step = tf.function(self._step)
+        self.step = tf.function(self._step, autograph=False)
 
     def _pairs(self, model: GoogLeNet) -> Iterator[tuple[keras.Variable, keras.Variable]]:
         own = [*self._model.variables, *self._optimizer.variables]

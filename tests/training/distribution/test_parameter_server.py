@@ -17,6 +17,7 @@ from inception_v1 import Spec
 from tests.helpers.forked import ForkedProcess
 from tests.helpers.processes import command, free_ports
 from tests.helpers.runs import NAIVE, saved_position
+from training.data.pipeline import Position
 from training.distribution.parameter_server import ParameterServer, _ServerReplica
 from training.errors import UserError
 from training.presets import PRESETS
@@ -86,6 +87,22 @@ def test_staleness_counts_what_others_did_in_between():
     replica.step(replica.batches)
     others = len(model.trainable_variables)
     assert replica.staleness() == {"updates": others + 1, "staleness": {"mean": others, "max": others}}
+
+
+def test_an_epoch_that_was_done_while_its_state_was_saved_keeps_its_numbers():
+    """Such a state has all steps of the epoch, and none of its means."""
+    small = Spec("plain", input_shape=(32, 32, 1), classes=10, width_multiplier=0.1, aux=False)
+    model = compile_model(Recipe(aux=False), small, 2, {"main": 1.0})
+    strategy = object.__new__(ParameterServer)
+    strategy._replica = _ServerReplica(model, tf.distribute.get_strategy(), iter([]))
+    found = []
+    resume = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, _: strategy.write_local(model, [np.float32([2, 5, 4, 1, 2])]),
+        on_epoch_end=lambda epoch, logs: found.append(logs),
+    )
+    called = keras.callbacks.CallbackList([resume], model=model)
+    strategy._train(model, strategy._replica, Position(0, 2), 1, 2, called, None)
+    assert found == [{"loss": 2.5, "main_loss": 2.0, "main_accuracy": 0.5, "main_top5_accuracy": 1.0}]
 
 
 @pytest.mark.parametrize(
@@ -181,6 +198,7 @@ def test_a_run_outlives_each_of_its_processes(data_dir, tmp_path):
         assert processes.wait("chief", 120) == 0, log.read_text()[-3000:]
         assert processes.wait("ps") == 0
         assert processes.wait("worker") == 0
+        assert "AutoGraph" not in log.read_text()
 
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (metrics["status"], metrics["epochs"], metrics["strategy"]) == ("finished", 4, "parameter-server")
