@@ -47,7 +47,7 @@ def test_a_slice_is_the_network_without_the_other_channels(variant, arguments):
     expected = logits_of(removed, images, removed.spec.heads)
     assert logits.keys() == expected.keys()
     for head, values in expected.items():
-        np.testing.assert_allclose(logits[head], values, atol=1e-5 * max(1, np.abs(values).max()))
+        np.testing.assert_allclose(logits[head], values, atol=3e-5 * max(1, np.abs(values).max()))
 
 
 def test_a_score_is_that_of_the_network_with_statistics_measured_anew():
