@@ -1,7 +1,9 @@
-"""Numbers and parts of byte strings, read within a TensorFlow graph. Beyond a string's end are zeros."""
+"""Numbers and parts of byte strings, read within a TensorFlow graph, in few operations: each of them takes a while
+whenever a dataset or a served model sets up its graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 # Decorates a function of one encoded image for a branch that few images take. Inlined, its many small operations would
@@ -11,45 +13,84 @@ graph_of_its_own = tf.function(
     autograph=False, input_signature=[tf.TensorSpec((), tf.string)], experimental_attributes={"_noinline": True}
 )
 
-
-def part(encoded: tf.Tensor, start: int | tf.Tensor, end: int | tf.Tensor) -> tf.Tensor:
-    """The bytes from `start` to `end`, as far as there are any."""
-    length = tf.cast(tf.strings.length(encoded), tf.int64)
-    start = tf.minimum(tf.cast(start, tf.int64), length)
-    return tf.strings.substr(encoded, start, tf.maximum(tf.cast(end, tf.int64) - start, 0))
+NEAR = 48  # bytes of a file's beginning, in which `holds` looks
 
 
-def starts(encoded: tf.Tensor, at: int | tf.Tensor, magic: bytes) -> tf.Tensor:
-    """Whether `magic` is at a position."""
-    return part(encoded, at, at + len(magic)) == magic
+class Bytes:
+    """The bytes of a string, from any position on.
+
+    Args:
+        encoded: scalar string.
+
+    Attributes:
+        length: of the string, int64 scalar.
+    """
+
+    _ZEROS = 64  # of them are behind the end
+
+    def __init__(self, encoded: tf.Tensor) -> None:
+        self._encoded, self._padded = encoded, tf.strings.join([encoded, b"\0" * self._ZEROS])
+        self.length = tf.cast(tf.strings.length(encoded), tf.int64)
+
+    def part(self, first: int | tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
+        """So many bytes as a string, as far as there are any."""
+        return tf.strings.substr(self._encoded, tf.minimum(self.length, first), tf.maximum(tf.cast(count, tf.int64), 0))
+
+    def values(self, first: int | tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
+        """So many bytes as int64 `(count,)`, at most 64 unless all are there; beyond the end are zeros."""
+        found = tf.strings.substr(self._padded, tf.minimum(self.length, first), count)
+        return tf.cast(tf.io.decode_raw(found, tf.uint8), tf.int64)
 
 
-def to_bytes(encoded: tf.Tensor, at_least: int) -> tf.Tensor:
-    """int64 `(n,)` values, padded with zeros at the end."""
-    values = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int64)
-    return tf.pad(values, [[0, tf.maximum(at_least - tf.size(values), 0)]])
+def holds(encoded: tf.Tensor, *magics: tuple[int, bytes]) -> tf.Tensor:
+    """Which byte strings are at their positions, within `NEAR` bytes: bool `(magics,)`. Beyond the end are zeros.
+
+    Args:
+        encoded: scalar string.
+        magics: (position, byte string) of each.
+    """
+    head = tf.strings.join([tf.strings.substr(encoded, 0, NEAR), b"\0" * NEAR])
+    places, names = zip(*magics, strict=True)
+    return tf.strings.substr(head, places, [len(name) for name in names]) == list(names)
 
 
-def number(data: tf.Tensor, first: int | tf.Tensor, count: int) -> tf.Tensor:
-    """int64 of `count` bytes, the lowest first; beyond the end are zeros."""
-    at = tf.cast(first, tf.int64) + tf.range(count, dtype=tf.int64)
-    size = tf.size(data, tf.int64)
-    values = tf.where(at < size, tf.gather(data, tf.minimum(at, size - 1)), 0)
-    return tf.reduce_sum(values * 256 ** tf.range(count, dtype=tf.int64))
+def weights(count: int, places: Sequence[int]) -> np.ndarray:
+    """What to multiply `count` values of bytes by, so that the sum is the number whose bytes are at these places, the
+    lowest first. int64 `(count,)`."""
+    found = np.zeros(count, "int64")
+    found[list(places)] = 256 ** np.arange(len(places))
+    return found
 
 
-def letters(value: tf.Tensor, count: int) -> tf.Tensor:
-    """The bytes of a number as a string, the lowest first."""
-    values = value // 256 ** tf.range(count, dtype=tf.int64) % 256
-    return tf.strings.reduce_join(tf.gather(tf.constant([bytes([i]) for i in range(256)]), values))
+def letters(numbers: tf.Tensor, count: int) -> tf.Tensor:
+    """The bytes of numbers `(n,)` as one string, `count` of each, the lowest first."""
+    values = tf.reshape(numbers[:, None] // 256 ** np.arange(count) % 256, (-1,))
+    return tf.strings.reduce_join(tf.gather(np.array([bytes([i]) for i in range(256)], "object"), values))
 
 
 def walk(
     at: int | tf.Tensor,
-    go_on: Callable[[tf.Tensor], tf.Tensor],
-    following: Callable[[tf.Tensor], tf.Tensor],
+    read: Callable[[tf.Tensor], tf.Tensor],
+    go_on: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    following: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     steps: int | None = None,
-) -> tf.Tensor:
-    """The first position from `at`, each leading to the next, where `go_on` is false, or the one after `steps`."""
-    loop = tf.while_loop(go_on, lambda at: [following(at)], [tf.cast(at, tf.int64)], maximum_iterations=steps)
-    return tf.nest.flatten(loop)[0]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The first position from `at`, each leading to the next, where `go_on` is false, or the one after `steps`.
+
+    Args:
+        at: where to begin.
+        read: the values at a position, of which both other functions take them beside it.
+        go_on: whether to go on.
+        following: the next position.
+        steps: at most.
+
+    Returns:
+        The position, and its values.
+    """
+
+    def step(at: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        at = following(at, values)
+        return at, read(at)
+
+    start = tf.cast(at, tf.int64)
+    return tf.while_loop(go_on, step, (start, read(start)), maximum_iterations=steps)

@@ -1,12 +1,11 @@
 """Encoded images to pixels, within bounds: whatever a file holds, its size is known before it is decoded."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from training.data.byte_strings import graph_of_its_own, letters, number, part, starts, to_bytes, walk
+from training.data.byte_strings import Bytes, graph_of_its_own, holds, letters, walk, weights
 from training.data.orientation import orientation, upright
 
 MAX_PIXELS = 2**26  # 8,192 x 8,192: 192 MiB as uint8 and 768 MiB as float32, for each image in work at one time
@@ -77,8 +76,8 @@ def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: no such image, a truncated one, or one of more than `MAX_PIXELS`.
     """
     turned = orientation(encoded)  # of the whole file: a frame alone has no EXIF
-    animated = starts(encoded, 0, b"GIF8") | starts(encoded, 8, b"WEBPVP8X")
-    encoded = tf.cond(animated, lambda: first_frame(encoded), lambda: encoded)
+    animated = holds(encoded, (0, b"GIF8"), (8, b"WEBPVP8X"))
+    encoded = tf.cond(tf.reduce_any(animated), lambda: first_frame(encoded), lambda: encoded)
     encoded = bounded(encoded)
     image = tf.cond(tf.io.is_jpeg(encoded), lambda: _decode_jpeg(encoded), lambda: _decode_other(encoded))
     return upright(tf.ensure_shape(image, (None, None, 3)), turned)
@@ -97,12 +96,13 @@ def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
+@graph_of_its_own
 def _is_still_webp(encoded: tf.Tensor) -> tf.Tensor:
     """Whether an image is a WebP of the kinds that can be transparent, which TensorFlow refuses in three channels, and
     no animation by its flags, whose frames it would decode in four (see `webp_first_frame`)."""
-    flags = number(to_bytes(part(encoded, 20, 21), at_least=1), 0, 1)
-    extended = starts(encoded, 8, b"WEBPVP8X") & (flags // 2 % 2 == 0)  # RFC 9649, section 2.7.1
-    return starts(encoded, 8, b"WEBPVP8L") | extended
+    still = Bytes(encoded).values(20, 1) // 2 % 2 == 0  # RFC 9649, section 2.7.1
+    lossless, extended = tf.unstack(holds(encoded, (8, b"WEBPVP8L"), (8, b"WEBPVP8X")))
+    return lossless | extended & still[0]
 
 
 def bounded(encoded: tf.Tensor, shape: tf.Tensor | None = None) -> tf.Tensor:
@@ -130,27 +130,26 @@ def encoded_shape(encoded: tf.Tensor) -> tf.Tensor:
 
 @graph_of_its_own
 def _announced(encoded: tf.Tensor) -> tf.Tensor:
-    head = to_bytes(part(encoded, 0, HEADER_BYTES), HEADER_BYTES + 1)  # the last one is zero
-    known = np.zeros((len(HEADERS), HEADER_BYTES + 1), "int64")
+    head = Bytes(encoded).values(0, HEADER_BYTES)
+    known = np.zeros((len(HEADERS), HEADER_BYTES), "int64")
     relevant = np.zeros_like(known)
+    sizes = np.zeros((len(HEADERS), 2, HEADER_BYTES), "int64")
     for row, header in enumerate(HEADERS):
         magic = slice(header.at, header.at + len(header.name))
         known[row, magic], relevant[row, magic] = list(header.name), 1
+        sizes[row] = weights(HEADER_BYTES, header.height), weights(HEADER_BYTES, header.width)
     matches = tf.reduce_all(head * relevant == known, axis=1)
-    places = np.full((2, len(HEADERS), 4), HEADER_BYTES)
-    for row, header in enumerate(HEADERS):
-        places[0, row, : len(header.height)], places[1, row, : len(header.width)] = header.height, header.width
-    numbers = tf.reduce_sum(tf.gather(head, places) * 256 ** np.arange(4), axis=2)  # (2, kinds)
+    numbers = tf.reduce_sum(head * sizes, axis=2)  # (kinds, 2)
     numbers = tf.where(numbers < 2**31, numbers, 2**32 - numbers)
-    divisors = np.array([[header.height_divisor for header in HEADERS], [1] * len(HEADERS)])
-    modulus, add = (np.array([getattr(header, name) for header in HEADERS]) for name in ("modulus", "add"))
-    return tf.reduce_sum(tf.where(matches, numbers // divisors % modulus + add, 0), axis=1)
+    divisors = np.array([[header.height_divisor, 1] for header in HEADERS])
+    modulus, add = (np.array([[getattr(header, name)] for header in HEADERS]) for name in ("modulus", "add"))
+    return tf.reduce_sum(tf.where(matches[:, None], numbers // divisors % modulus + add, 0), axis=0)
 
 
 @graph_of_its_own
 def first_frame(encoded: tf.Tensor) -> tf.Tensor:
     """An animated GIF or WebP image without the frames after the first one."""
-    return tf.cond(starts(encoded, 0, b"GIF8"), lambda: gif_first_frame(encoded), lambda: webp_first_frame(encoded))
+    return tf.cond(holds(encoded, (0, b"GIF8"))[0], lambda: gif_first_frame(encoded), lambda: webp_first_frame(encoded))
 
 
 def gif_first_frame(encoded: tf.Tensor) -> tf.Tensor:
@@ -161,20 +160,31 @@ def gif_first_frame(encoded: tf.Tensor) -> tf.Tensor:
 
     Source: GIF89a specification.
     """
-    data = to_bytes(encoded, at_least=16)
+    data = Bytes(encoded)
 
-    def colors(flags: tf.Tensor) -> tf.Tensor:  # bytes of a color table
-        return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8), 0)
+    def after_colors(at: int | tf.Tensor, flags: tf.Tensor) -> tf.Tensor:  # a color table
+        return at + tf.where(flags >= 128, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8), 0)
 
     def after_blocks(at: tf.Tensor) -> tf.Tensor:  # each with its length before it, up to an empty one
-        return 1 + walk(at, lambda at: number(data, at, 1) > 0, lambda at: at + 1 + number(data, at, 1))
+        last, _ = walk(
+            at,
+            lambda at: data.values(at, 1)[0],
+            lambda at, size: size > 0,
+            lambda at, size: at + 1 + size,
+        )
+        return 1 + last
 
-    start = 13 + colors(data[10])
-    frame = walk(start, lambda at: number(data, at, 1) == 0x21, lambda at: after_blocks(at + 2))
-    width = tf.maximum(number(data, 6, 2), number(data, frame + 5, 2))
-    height = tf.maximum(number(data, 8, 2), number(data, frame + 7, 2))
-    end = after_blocks(frame + 11 + colors(number(data, frame + 9, 1)))
-    return tf.strings.join([part(encoded, 0, 6), letters(width, 2), letters(height, 2), part(encoded, 10, end), b";"])
+    screen = data.values(6, 5)  # width and height, two bytes each, and flags
+    frame, image = walk(  # its descriptor: its name, left, top, width, height, and flags
+        after_colors(13, screen[4]),
+        lambda at: data.values(at, 10),
+        lambda at, values: values[0] == 0x21,
+        lambda at, values: after_blocks(at + 2),
+    )
+    end = after_blocks(after_colors(frame + 11, image[9]))
+    sizes = tf.linalg.matvec(tf.reshape(tf.concat([screen[:4], image[5:9]], 0), (2, 2, 2)), np.array([1, 256]))
+    header = [data.part(0, 6), letters(tf.reduce_max(sizes, axis=0), 2)]
+    return tf.strings.join([*header, data.part(10, end - 10), b";"])
 
 
 def webp_first_frame(encoded: tf.Tensor) -> tf.Tensor:
@@ -184,22 +194,26 @@ def webp_first_frame(encoded: tf.Tensor) -> tf.Tensor:
 
     Source: RFC 9649, section 2.7.
     """
-    data = to_bytes(encoded, at_least=16)
-    size = tf.cast(tf.strings.length(encoded), tf.int64)
+    data = Bytes(encoded)
+    size = weights(8, range(4, 8))  # of a chunk's content, after its name
 
-    def after(chunk: tf.Tensor) -> tf.Tensor:  # name, size, content, padded to an even size
-        return chunk + 8 + (number(data, chunk + 4, 4) + 1) // 2 * 2
+    def after(chunk: tf.Tensor, header: tf.Tensor) -> tf.Tensor:  # the content is padded to an even size
+        return chunk + 8 + (tf.reduce_sum(header * size) + 1) // 2 * 2
 
-    def other_than(name: bytes) -> Callable[[tf.Tensor], tf.Tensor]:
-        return lambda at: (at < size) & (part(encoded, at, at + 4) != name)
+    def has_name(header: tf.Tensor, name: bytes) -> tf.Tensor:
+        return tf.reduce_all(header[:4] == list(name))
 
-    frame = walk(12, other_than(b"ANMF"), after)
+    def read(at: tf.Tensor) -> tf.Tensor:
+        return data.values(at, 8)
+
+    frame, _ = walk(12, read, lambda at, header: (at < data.length) & ~has_name(header, b"ANMF"), after)
     inside = frame + 8 + 16
-    chunk = tf.where(part(encoded, inside, inside + 4) == b"ALPH", after(inside), inside)
-    image = part(encoded, chunk, after(chunk))
+    first = read(inside)
+    chunk = tf.where(has_name(first, b"ALPH"), after(inside, first), inside)
+    image = data.part(chunk, after(chunk, read(chunk)) - chunk)
     length = 4 + tf.cast(tf.strings.length(image), tf.int64)
-    alone = tf.strings.join([b"RIFF", letters(length, 4), b"WEBP", image])
-    return tf.where(frame < size, alone, encoded)
+    alone = tf.strings.join([b"RIFF", letters(length[None], 4), b"WEBP", image])
+    return tf.where(frame < data.length, alone, encoded)
 
 
 def resize(image: tf.Tensor, shape: tuple[int, int] | tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from training.data.byte_strings import graph_of_its_own, part, starts, to_bytes, walk
+from training.data.byte_strings import Bytes, graph_of_its_own, holds, walk, weights
 
 UPRIGHT = 1
 TAG, SHORT = 0x0112, 3  # of the entry in EXIF, and the type of its value
@@ -50,8 +50,7 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
         int32 scalar from 1 (upright) to 8. See `upright`.
     """
     # Most JPEGs have their first table at 2 or 20 and most PNGs their pixels at 37, and then no EXIF came before.
-    head = tf.strings.join([tf.strings.substr(encoded, 0, 41), b"\0" * 41])
-    plain = tf.strings.substr(head, [2, 20, 37], [2, 2, 4]) == [b"\xff\xdb", b"\xff\xdb", b"IDAT"]
+    plain = holds(encoded, (2, b"\xff\xdb"), (20, b"\xff\xdb"), (37, b"IDAT"))
     return tf.cond(tf.reduce_any(plain), lambda: UPRIGHT, lambda: _read(encoded))
 
 
@@ -63,36 +62,34 @@ def _read(encoded: tf.Tensor) -> tf.Tensor:
 
 def _exif(encoded: tf.Tensor) -> tf.Tensor:
     """What an image's first segment with EXIF holds, or an empty string."""
-    kinds = tf.stack([starts(encoded, kind.at, kind.magic) for kind in FORMATS])
-    exif, relevant, least, weights, numbers = tf.unstack(tf.gather(_rows(), tf.argmax(kinds)))
+    kinds = holds(encoded, *[(kind.at, kind.magic) for kind in FORMATS])
+    exif, relevant, least, length, numbers = tf.unstack(tf.gather(_rows(), tf.argmax(kinds)))
     first, content, uncounted, even = tf.unstack(numbers[:4])
+    data, is_known = Bytes(encoded), tf.reduce_any(kinds)
 
-    def header(at: tf.Tensor) -> tf.Tensor:
-        return to_bytes(part(encoded, at, at + HEADER_BYTES), HEADER_BYTES)
+    def holds_exif(header: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_all(header * relevant == exif) & is_known
 
-    def holds_exif(values: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_all(values * relevant == exif) & tf.reduce_any(kinds)
+    def may_come_before(at: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_all(header >= least) & tf.reduce_any(header > 0) & ~holds_exif(header)
 
-    def may_come_before(at: tf.Tensor) -> tf.Tensor:
-        values = header(at)
-        return tf.reduce_all(values >= least) & tf.reduce_any(values > 0) & ~holds_exif(values)
+    def following(at: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
+        size = tf.reduce_sum(header * length)
+        return at + uncounted + size + even * (size % 2)
 
-    def following(at: tf.Tensor) -> tf.Tensor:
-        length = tf.reduce_sum(header(at) * weights)
-        return at + uncounted + length + even * (length % 2)
-
-    at = walk(first, may_come_before, following, MAX_SEGMENTS)
-    return tf.where(holds_exif(header(at)), part(encoded, at + content, following(at)), b"")
+    at, header = walk(first, lambda at: data.values(at, HEADER_BYTES), may_come_before, following, MAX_SEGMENTS)
+    found = data.part(at + content, following(at, header) - at - content)
+    return tf.where(holds_exif(header), found, b"")
 
 
 def _rows() -> np.ndarray:
     """What `_exif` takes of `FORMATS`: `(formats, 5, HEADER_BYTES)`, what and where, lowest, length, other numbers."""
     rows = np.zeros((len(FORMATS), 5, HEADER_BYTES), "int64")
-    for (exif, relevant, least, weights, numbers), kind in zip(rows, FORMATS, strict=True):
+    for (exif, relevant, least, length, numbers), kind in zip(rows, FORMATS, strict=True):
         for at, name in kind.exif.items():
             exif[at : at + len(name)], relevant[at : at + len(name)] = list(name), 1
         least[list(kind.least)] = list(kind.least.values())
-        weights[list(kind.length)] = 256 ** np.arange(len(kind.length))
+        length[:] = weights(HEADER_BYTES, kind.length)
         numbers[:4] = kind.first, kind.content, kind.uncounted, kind.even
     return rows
 
@@ -100,24 +97,25 @@ def _rows() -> np.ndarray:
 def _of_tiff(exif: tf.Tensor) -> tf.Tensor:
     """The orientation in the first directory of EXIF, which is a TIFF file; upright where there is none."""
     prefix = b"Exif\0\0"  # of a JPEG always, of other files by mistake
-    tiff = tf.where(starts(exif, 0, prefix), part(exif, len(prefix), tf.strings.length(exif)), exif)
-    big = starts(tiff, 0, b"MM\0*")
-    high, low = tf.unstack(tf.where(big, [0, 1], [1, 0]))
-    position = _numbers(part(tiff, 4, 8), 2, big)
-    directory = 2**16 * position[high] + position[low]
-    room = (tf.strings.length(tiff) - tf.cast(tf.minimum(directory, 2**30), tf.int32) - 2) // 12
-    count = tf.cast(_numbers(part(tiff, directory, directory + 2), 1, big)[0], tf.int32)
-    count = tf.maximum(tf.minimum(count, room), 0)  # of the entries that are there
-    entries = _numbers(part(tiff, directory + 2, directory + 2 + 12 * tf.cast(count, tf.int64)), 6 * count, big)
-    tag, kind, _, _, value, _ = tf.unstack(tf.reshape(entries, (-1, 6)), axis=1)
-    valid = (tag == TAG) & (kind == SHORT) & (value >= 1) & (value <= 8) & (big | starts(tiff, 0, b"II*\0"))
+    start = tf.where(holds(exif, (0, prefix))[0], tf.constant(len(prefix), tf.int64), 0)
+    whole = Bytes(exif)
+    tiff = Bytes(whole.part(start, whole.length))
+    magic = tiff.part(0, 4)
+    big = magic == b"MM\0*"
+    order, words = tf.unstack(tf.where(big, _BIG, _BIG[:, ::-1]))
+
+    def numbers(first: int | tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:  # of two bytes each
+        return tf.linalg.matvec(tf.reshape(tiff.values(first, 2 * count), (-1, 2)), order)
+
+    directory = tf.reduce_sum(numbers(4, 2) * words)
+    room = (tiff.length - directory - 2) // 12  # for entries
+    count = tf.maximum(tf.minimum(numbers(directory, 1)[0], room), 0)
+    tag, kind, _, _, value, _ = tf.unstack(tf.reshape(numbers(directory + 2, 6 * count), (-1, 6)), axis=1)
+    valid = (tag == TAG) & (kind == SHORT) & (value >= 1) & (value <= 8) & (big | (magic == b"II*\0"))
     return tf.maximum(tf.cast(tf.reduce_max(tf.where(valid, value, UPRIGHT)), tf.int32), UPRIGHT)
 
 
-def _numbers(encoded: tf.Tensor, count: int | tf.Tensor, big: tf.Tensor) -> tf.Tensor:
-    """int64 `(count,)` of two bytes each, the highest first where `big` is true. What is missing is zero."""
-    pairs = tf.reshape(to_bytes(encoded, at_least=2 * count), (count, 2))
-    return tf.linalg.matvec(pairs, tf.where(big, tf.constant([256, 1], tf.int64), [1, 256]))
+_BIG = np.array([[2**8, 1], [2**16, 1]])  # what bytes count in numbers, and numbers in larger ones, the highest first
 
 
 def upright(image: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
