@@ -1,11 +1,15 @@
 import gc
 import os
+import sys
 
 # TensorFlow reads these when it is imported, so they are set before any test module.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+
+# PyTorch, where the extra of benchmarks brought it, imports Triton, which crashes beside TensorFlow.
+sys.modules["triton"] = None
 
 
 def pytest_addoption(parser):
