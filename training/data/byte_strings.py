@@ -1,4 +1,4 @@
-"""Numbers and parts of byte strings, read within a TensorFlow graph, in few operations: each of them takes a while
+"""Numbers and parts of byte strings, read within a TensorFlow graph, in few operations: each operation costs time
 whenever a dataset or a served model sets up its graph."""
 
 from collections.abc import Callable, Sequence
@@ -13,10 +13,10 @@ graph_of_its_own = tf.function(
     autograph=False, input_signature=[tf.TensorSpec((), tf.string)], experimental_attributes={"_noinline": True}
 )
 
-NEAR = 48  # bytes of a file's beginning, in which `holds` looks
+HEAD_BYTES = 48  # of a file, in which `holds` looks
 
 
-class Bytes:
+class PaddedBytes:
     """The bytes of a string, from any position on.
 
     Args:
@@ -37,24 +37,27 @@ class Bytes:
         return tf.strings.substr(self._encoded, tf.minimum(self.length, first), tf.maximum(tf.cast(count, tf.int64), 0))
 
     def values(self, first: int | tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
-        """So many bytes as int64 `(count,)`, at most 64 unless all are there; beyond the end are zeros."""
+        """So many bytes as int64 `(count,)`; beyond the end are zeros. Above 64 all of them must be in the string."""
+        assert not isinstance(count, int) or count <= self._ZEROS
         found = tf.strings.substr(self._padded, tf.minimum(self.length, first), count)
         return tf.cast(tf.io.decode_raw(found, tf.uint8), tf.int64)
 
 
 def holds(encoded: tf.Tensor, *magics: tuple[int, bytes]) -> tf.Tensor:
-    """Which byte strings are at their positions, within `NEAR` bytes: bool `(magics,)`. Beyond the end are zeros.
+    """Which byte strings are at their positions, within `HEAD_BYTES`: bool `(magics,)`. Beyond the end are zeros,
+    so that the end of a string holds a magic with zeros that are not there.
 
     Args:
         encoded: scalar string.
         magics: (position, byte string) of each.
     """
-    head = tf.strings.join([tf.strings.substr(encoded, 0, NEAR), b"\0" * NEAR])
+    assert all(at + len(magic) <= HEAD_BYTES for at, magic in magics)
+    head = tf.strings.join([tf.strings.substr(encoded, 0, HEAD_BYTES), b"\0" * HEAD_BYTES])
     places, names = zip(*magics, strict=True)
     return tf.strings.substr(head, places, [len(name) for name in names]) == list(names)
 
 
-def weights(count: int, places: Sequence[int]) -> np.ndarray:
+def place_values(count: int, places: Sequence[int]) -> np.ndarray:
     """What to multiply `count` values of bytes by, so that the sum is the number whose bytes are at these places, the
     lowest first. int64 `(count,)`."""
     found = np.zeros(count, "int64")
@@ -62,7 +65,7 @@ def weights(count: int, places: Sequence[int]) -> np.ndarray:
     return found
 
 
-def letters(numbers: tf.Tensor, count: int) -> tf.Tensor:
+def to_bytes(numbers: tf.Tensor, count: int) -> tf.Tensor:
     """The bytes of numbers `(n,)` as one string, `count` of each, the lowest first."""
     values = tf.reshape(numbers[:, None] // 256 ** np.arange(count) % 256, (-1,))
     return tf.strings.reduce_join(tf.gather(np.array([bytes([i]) for i in range(256)], "object"), values))
@@ -79,10 +82,10 @@ def walk(
 
     Args:
         at: where to begin.
-        read: the values at a position, of which both other functions take them beside it.
+        read: the values at a position; `go_on` and `following` take both.
         go_on: whether to go on.
         following: the next position.
-        steps: at most.
+        steps: the largest number of them; None for no limit.
 
     Returns:
         The position, and its values.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from training.data.byte_strings import Bytes, graph_of_its_own, holds, letters, walk, weights
+from training.data.byte_strings import PaddedBytes, graph_of_its_own, holds, place_values, to_bytes, walk
 from training.data.orientation import orientation, upright
 
 MAX_PIXELS = 2**26  # 8,192 x 8,192: 192 MiB as uint8 and 768 MiB as float32, for each image in work at one time
@@ -100,9 +100,9 @@ def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
 def _is_still_webp(encoded: tf.Tensor) -> tf.Tensor:
     """Whether an image is a WebP of the kinds that can be transparent, which TensorFlow refuses in three channels, and
     no animation by its flags, whose frames it would decode in four (see `webp_first_frame`)."""
-    still = Bytes(encoded).values(20, 1) // 2 % 2 == 0  # RFC 9649, section 2.7.1
+    flags = PaddedBytes(tf.strings.substr(encoded, 0, HEADER_BYTES)).values(20, 1)[0]  # RFC 9649, section 2.7.1
     lossless, extended = tf.unstack(holds(encoded, (8, b"WEBPVP8L"), (8, b"WEBPVP8X")))
-    return lossless | extended & still[0]
+    return lossless | (extended & (flags // 2 % 2 == 0))
 
 
 def bounded(encoded: tf.Tensor, shape: tf.Tensor | None = None) -> tf.Tensor:
@@ -130,14 +130,14 @@ def encoded_shape(encoded: tf.Tensor) -> tf.Tensor:
 
 @graph_of_its_own
 def _announced(encoded: tf.Tensor) -> tf.Tensor:
-    head = Bytes(encoded).values(0, HEADER_BYTES)
+    head = PaddedBytes(tf.strings.substr(encoded, 0, HEADER_BYTES)).values(0, HEADER_BYTES)
     known = np.zeros((len(HEADERS), HEADER_BYTES), "int64")
     relevant = np.zeros_like(known)
     sizes = np.zeros((len(HEADERS), 2, HEADER_BYTES), "int64")
     for row, header in enumerate(HEADERS):
         magic = slice(header.at, header.at + len(header.name))
         known[row, magic], relevant[row, magic] = list(header.name), 1
-        sizes[row] = weights(HEADER_BYTES, header.height), weights(HEADER_BYTES, header.width)
+        sizes[row] = place_values(HEADER_BYTES, header.height), place_values(HEADER_BYTES, header.width)
     matches = tf.reduce_all(head * relevant == known, axis=1)
     numbers = tf.reduce_sum(head * sizes, axis=2)  # (kinds, 2)
     numbers = tf.where(numbers < 2**31, numbers, 2**32 - numbers)
@@ -160,7 +160,7 @@ def gif_first_frame(encoded: tf.Tensor) -> tf.Tensor:
 
     Source: GIF89a specification.
     """
-    data = Bytes(encoded)
+    data = PaddedBytes(encoded)
 
     def after_colors(at: int | tf.Tensor, flags: tf.Tensor) -> tf.Tensor:  # a color table
         return at + tf.where(flags >= 128, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8), 0)
@@ -183,7 +183,7 @@ def gif_first_frame(encoded: tf.Tensor) -> tf.Tensor:
     )
     end = after_blocks(after_colors(frame + 11, image[9]))
     sizes = tf.linalg.matvec(tf.reshape(tf.concat([screen[:4], image[5:9]], 0), (2, 2, 2)), np.array([1, 256]))
-    header = [data.part(0, 6), letters(tf.reduce_max(sizes, axis=0), 2)]
+    header = [data.part(0, 6), to_bytes(tf.reduce_max(sizes, axis=0), 2)]
     return tf.strings.join([*header, data.part(10, end - 10), b";"])
 
 
@@ -194,8 +194,8 @@ def webp_first_frame(encoded: tf.Tensor) -> tf.Tensor:
 
     Source: RFC 9649, section 2.7.
     """
-    data = Bytes(encoded)
-    size = weights(8, range(4, 8))  # of a chunk's content, after its name
+    data = PaddedBytes(encoded)
+    size = place_values(8, range(4, 8))  # of a chunk's content, after its name
 
     def after(chunk: tf.Tensor, header: tf.Tensor) -> tf.Tensor:  # the content is padded to an even size
         return chunk + 8 + (tf.reduce_sum(header * size) + 1) // 2 * 2
@@ -212,7 +212,7 @@ def webp_first_frame(encoded: tf.Tensor) -> tf.Tensor:
     chunk = tf.where(has_name(first, b"ALPH"), after(inside, first), inside)
     image = data.part(chunk, after(chunk, read(chunk)) - chunk)
     length = 4 + tf.cast(tf.strings.length(image), tf.int64)
-    alone = tf.strings.join([b"RIFF", letters(length[None], 4), b"WEBP", image])
+    alone = tf.strings.join([b"RIFF", to_bytes(length[None], 4), b"WEBP", image])
     return tf.where(frame < data.length, alone, encoded)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from training.data.byte_strings import Bytes, graph_of_its_own, holds, walk, weights
+from training.data.byte_strings import PaddedBytes, graph_of_its_own, holds, place_values, walk
 
 UPRIGHT = 1
 TAG, SHORT = 0x0112, 3  # of the entry in EXIF, and the type of its value
@@ -65,7 +65,7 @@ def _exif(encoded: tf.Tensor) -> tf.Tensor:
     kinds = holds(encoded, *[(kind.at, kind.magic) for kind in FORMATS])
     exif, relevant, least, length, numbers = tf.unstack(tf.gather(_rows(), tf.argmax(kinds)))
     first, content, uncounted, even = tf.unstack(numbers[:4])
-    data, is_known = Bytes(encoded), tf.reduce_any(kinds)
+    data, is_known = PaddedBytes(encoded), tf.reduce_any(kinds)
 
     def holds_exif(header: tf.Tensor) -> tf.Tensor:
         return tf.reduce_all(header * relevant == exif) & is_known
@@ -89,20 +89,24 @@ def _rows() -> np.ndarray:
         for at, name in kind.exif.items():
             exif[at : at + len(name)], relevant[at : at + len(name)] = list(name), 1
         least[list(kind.least)] = list(kind.least.values())
-        length[:] = weights(HEADER_BYTES, kind.length)
+        length[:] = place_values(HEADER_BYTES, kind.length)
         numbers[:4] = kind.first, kind.content, kind.uncounted, kind.even
     return rows
+
+
+# The place values of the two bytes of a 16-bit number, and of the two such numbers of a 32-bit one.
+_BIG_ENDIAN = np.array([[2**8, 1], [2**16, 1]])
 
 
 def _of_tiff(exif: tf.Tensor) -> tf.Tensor:
     """The orientation in the first directory of EXIF, which is a TIFF file; upright where there is none."""
     prefix = b"Exif\0\0"  # of a JPEG always, of other files by mistake
     start = tf.where(holds(exif, (0, prefix))[0], tf.constant(len(prefix), tf.int64), 0)
-    whole = Bytes(exif)
-    tiff = Bytes(whole.part(start, whole.length))
+    whole = PaddedBytes(exif)
+    tiff = PaddedBytes(whole.part(start, whole.length))
     magic = tiff.part(0, 4)
     big = magic == b"MM\0*"
-    order, words = tf.unstack(tf.where(big, _BIG, _BIG[:, ::-1]))
+    order, words = tf.unstack(tf.where(big, _BIG_ENDIAN, _BIG_ENDIAN[:, ::-1]))
 
     def numbers(first: int | tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:  # of two bytes each
         return tf.linalg.matvec(tf.reshape(tiff.values(first, 2 * count), (-1, 2)), order)
@@ -113,9 +117,6 @@ def _of_tiff(exif: tf.Tensor) -> tf.Tensor:
     tag, kind, _, _, value, _ = tf.unstack(tf.reshape(numbers(directory + 2, 6 * count), (-1, 6)), axis=1)
     valid = (tag == TAG) & (kind == SHORT) & (value >= 1) & (value <= 8) & (big | (magic == b"II*\0"))
     return tf.maximum(tf.cast(tf.reduce_max(tf.where(valid, value, UPRIGHT)), tf.int32), UPRIGHT)
-
-
-_BIG = np.array([[2**8, 1], [2**16, 1]])  # what bytes count in numbers, and numbers in larger ones, the highest first
 
 
 def upright(image: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
