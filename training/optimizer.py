@@ -78,8 +78,7 @@ class SGD(OptimizerInternals, keras.optimizers.SGD):
             gradient: of the loss.
             learning_rate: of the step.
         """
-        factor = self.factor(variable.path)
-        if factor != 1:
+        if (factor := self.factor(variable.path)) != 1:
             learning_rate = learning_rate * factor
         is_kernel = variable.name == "kernel"
         if is_kernel and self.l2:

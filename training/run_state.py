@@ -98,7 +98,8 @@ class State:
         variables: weights, running statistics, random states and what the optimizer keeps, as of the chief.
         layout: name of the strategy, and number of processes.
         local: of each process, what its replicas have of their own (see `Strategy.read_local`), as text.
-        logs: of the epoch, where its steps are all trained; else None.
+        logs: of the epoch, where its steps are all trained; else None. Also None where parameter servers trained the
+            last of them while the state was copied.
         best: score and epoch of each `KeepBest`.
         history: rows of the epochs before.
     """

@@ -422,7 +422,7 @@ class RunCallbacks:
         """Sets the model and all callbacks as they were when the state was saved.
 
         Returns:
-            The next step, and the logs of an epoch of which all steps are done.
+            The next step, and the logs of an epoch of which all steps are done (see `State`).
         """
         state = self.state.restore(model)
         for row in self.history.rows:  # what the heads did before the run was interrupted

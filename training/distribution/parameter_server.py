@@ -165,7 +165,7 @@ class ParameterServer(Strategy):
             if done < steps:
                 self._follow(replica, callback_list, done, steps)
                 replica.copy_to(model)
-            if done < steps or logs is None:  # the last steps may be done while a state within the epoch is copied
+            if done < steps or logs is None:  # the workers finished the epoch while its state was copied
                 logs = replica.logs()
             replica.set_sums(None)
             if epoch + 1 < epochs:
@@ -297,7 +297,10 @@ class _ServerReplica:
         values = [tf.constant(1.0), loss]
         for head, value in losses.items():
             values += [value, *(tf.reduce_mean(in_top_k(labels, predictions[head], k)) for k in (1, 5))]
-        tf.raw_ops.AssignAddVariableOp(resource=self._sums.handle, value=tf.stack(values))
+        with tf.control_dependencies(
+            [before]
+        ):  # a state may have an update whose step does not count, never the reverse
+            tf.raw_ops.AssignAddVariableOp(resource=self._sums.handle, value=tf.stack(values))
 
     def _update(
         self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor, steps: tf.Tensor

@@ -100,7 +100,7 @@ class Strategy(abc.ABC):
             epochs: of the run.
             steps: in an epoch.
             callbacks: as Keras calls them. An epoch that begins in its middle begins for them too.
-            logs: of the first epoch, where all its steps are trained.
+            logs: of the first epoch, where all its steps are trained (see `State`).
 
         Returns:
             What else was measured, for `metrics.json`.
