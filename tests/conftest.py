@@ -8,7 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
-# PyTorch, where the extra of benchmarks brought it, imports Triton, which crashes beside TensorFlow.
+# Triton, which PyTorch imports where the extra of benchmarks brought it, crashes beside TensorFlow (3.8 beside 2.21).
 sys.modules["triton"] = None
 
 
