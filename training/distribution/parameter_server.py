@@ -297,9 +297,7 @@ class _ServerReplica:
         values = [tf.constant(1.0), loss]
         for head, value in losses.items():
             values += [value, *(tf.reduce_mean(in_top_k(labels, predictions[head], k)) for k in (1, 5))]
-        with tf.control_dependencies(
-            [before]
-        ):  # a state may have an update whose step does not count, never the reverse
+        with tf.control_dependencies([before]):  # a state may have an update that does not count, never the reverse
             tf.raw_ops.AssignAddVariableOp(resource=self._sums.handle, value=tf.stack(values))
 
     def _update(
