@@ -353,7 +353,7 @@ def test_every_head_learns_and_takes_its_own_gradient():
 
 @pytest.mark.every_backend
 def test_a_few_steps_fit_a_few_images():
-    model = build_googlenet("batchnorm", **SMALL, dropout=(0.0, 0.0), reduction=False)
+    model = build_googlenet("batchnorm", **SMALL, dropout=(0.0, 0.0))
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9))
     x, y = images(14), np.arange(14) % CLASSES
     history = model.fit(x, y, batch_size=14, epochs=30, verbose=0).history
