@@ -26,10 +26,10 @@ class PaddedBytes:
         length: of the string, int64 scalar.
     """
 
-    _ZEROS = 64  # of them are behind the end
+    _ZEROS = 64  # of them stand for what is beyond the end
 
     def __init__(self, encoded: tf.Tensor) -> None:
-        self._encoded, self._padded = encoded, tf.strings.join([encoded, b"\0" * self._ZEROS])
+        self._encoded = encoded
         self.length = tf.cast(tf.strings.length(encoded), tf.int64)
 
     def part(self, first: int | tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
@@ -39,8 +39,9 @@ class PaddedBytes:
     def values(self, first: int | tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
         """So many bytes as int64 `(count,)`; beyond the end are zeros. Above 64 all of them must be in the string."""
         assert not isinstance(count, int) or count <= self._ZEROS
-        found = tf.strings.substr(self._padded, tf.minimum(self.length, first), count)
-        return tf.cast(tf.io.decode_raw(found, tf.uint8), tf.int64)
+        found = tf.strings.substr(self._encoded, tf.minimum(self.length, first), count)
+        padded = tf.strings.join([found, b"\0" * self._ZEROS])  # and not the whole string, which would be copied
+        return tf.cast(tf.io.decode_raw(tf.strings.substr(padded, np.int64(0), count), tf.uint8), tf.int64)
 
 
 def holds(encoded: tf.Tensor, *magics: tuple[int, bytes]) -> tf.Tensor:

@@ -100,7 +100,7 @@ def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
 def _is_still_webp(encoded: tf.Tensor) -> tf.Tensor:
     """Whether an image is a WebP of the kinds that can be transparent, which TensorFlow refuses in three channels, and
     no animation by its flags, whose frames it would decode in four (see `webp_first_frame`)."""
-    flags = PaddedBytes(tf.strings.substr(encoded, 0, HEADER_BYTES)).values(20, 1)[0]  # RFC 9649, section 2.7.1
+    flags = PaddedBytes(encoded).values(20, 1)[0]  # RFC 9649, section 2.7.1
     lossless, extended = tf.unstack(holds(encoded, (8, b"WEBPVP8L"), (8, b"WEBPVP8X")))
     return lossless | (extended & (flags // 2 % 2 == 0))
 
@@ -130,7 +130,7 @@ def encoded_shape(encoded: tf.Tensor) -> tf.Tensor:
 
 @graph_of_its_own
 def _announced(encoded: tf.Tensor) -> tf.Tensor:
-    head = PaddedBytes(tf.strings.substr(encoded, 0, HEADER_BYTES)).values(0, HEADER_BYTES)
+    head = PaddedBytes(encoded).values(0, HEADER_BYTES)
     known = np.zeros((len(HEADERS), HEADER_BYTES), "int64")
     relevant = np.zeros_like(known)
     sizes = np.zeros((len(HEADERS), 2, HEADER_BYTES), "int64")
