@@ -87,6 +87,10 @@ def test_staleness_counts_what_others_did_in_between():
     replica.step(replica.batches)
     others = len(model.trainable_variables)
     assert replica.staleness() == {"updates": others + 1, "staleness": {"mean": others, "max": others}}
+    operations = replica.step.get_concrete_function(replica.batches).graph.get_operations()
+    counts = [each for each in operations if each.type == "Pack" and each.outputs[0].shape == (2 + 3 * 3,)]
+    waits = {one.type for each in counts for one in each.control_inputs}
+    assert "ResourceCountUpTo" in waits  # the step's own count waits for its updates
 
 
 @pytest.mark.parametrize(
