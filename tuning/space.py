@@ -7,7 +7,7 @@ network is built.
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -339,22 +339,27 @@ class Space:
         """Widths of every block; arrays where the values are."""
         rows = {block: row._asdict() for block, row in self.start.block_widths().items()}
         for d in self.dimensions:
-            for block in d.blocks:
-                for field in d.convolutions:
-                    value, own = values[d.name], rows[block][field]
-                    rows[block][field] = value if d.spread == "widths" else self._multiplied(own, value)
+            places = [(block, field) for block in d.blocks for field in d.convolutions]
+            if not places:  # of the recipe, or of the stem
+                continue
+            own = [rows[block][field] for block, field in places]
+            value = values[d.name]
+            chosen = [value] * len(own) if d.spread == "widths" else self._multiplied(own, value)
+            for (block, field), width in zip(places, chosen, strict=True):
+                rows[block][field] = width
         return {block: Widths(**row) for block, row in rows.items()}
 
     def _stem_widths(self, values: Values) -> tuple[Any, ...]:
         """Widths of the stem's convolutions; arrays where the values are."""
         own = self.start.all_stem_widths()
-        return tuple(self._multiplied(width, values[STEM]) for width in own) if self.stem else own
+        return tuple(self._multiplied(own, values[STEM])) if self.stem else own
 
-    def _multiplied(self, own: int, factor: Any) -> Any:
-        """A width under a multiplier, between those under the smallest and the largest one: rounding alone could leave
-        these bounds, since the factor 1 keeps a width that is no multiple of 8."""
-        low, high = (int(_multiplied(own, bound)) for bound in self.multipliers)
-        return np.clip(_multiplied(own, factor), low, high)
+    def _multiplied(self, own: Sequence[int], factor: Any) -> np.ndarray:
+        """Widths under a multiplier, one row for each, between those under the smallest and the largest one: rounding
+        alone could leave these bounds, since the factor 1 keeps a width that is no multiple of 8."""
+        column = np.reshape(own, (-1, *(1,) * np.ndim(factor)))
+        low, high = (_multiplied(column, bound) for bound in self.multipliers)
+        return np.clip(_multiplied(column, factor), low, high)
 
     def _extreme(self, bound: Literal["low", "high"]) -> dict[str, Value]:
         return {d.name: getattr(d, bound) if d.blocks else d.default for d in self.dimensions}
@@ -458,8 +463,8 @@ class Space:
         return counts if seconds is None else f"{counts} and takes {1000 * seconds:.3g} ms"
 
 
-def _multiplied(own: int, factor: Any) -> Any:
-    """A width under a multiplier, rounded to a multiple of 8 but for the factor 1, which keeps the published number."""
+def _multiplied(own: Any, factor: Any) -> Any:
+    """Widths under a multiplier, rounded to a multiple of 8 but for the factor 1, which keeps the published number."""
     return np.where(np.equal(factor, 1), own, _rounded(own * np.asarray(factor, "float64"))).astype("int64")
 
 
