@@ -50,16 +50,52 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(figures, "save", lambda figure, path: path.write_bytes(b"figure"))
 
 
+@pytest.fixture(scope="module")
+def shallow():
+    """Gives four blocks in place of nine to every network of a test file that is not about networks."""
+    from tests.helpers.shallow import networks
+
+    with networks():
+        yield
+
+
+@pytest.fixture
+def all_blocks():
+    """Takes `shallow` back for one test."""
+    from tests.helpers.shallow import networks
+
+    with networks(shallow=False):
+        yield
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory, data_dir):
     """A run on digits, the folder of its first export in every form, and its model card."""
     from tests.helpers.runs import save_run
+    from tests.helpers.shallow import networks
     from training.export.export import export
 
     root = tmp_path_factory.mktemp("exported")
-    run = save_run(root / "run", data_dir, test_split="test[:40]")
-    card = export(run, root / "digits", to="savedmodel,onnx,litert", batching=8)
+    with networks():
+        run = save_run(root / "run", data_dir, test_split="test[:40]")
+        card = export(run, root / "digits", to="savedmodel,onnx,litert", batching=8)
     return run, root / "digits" / "1", card
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels_of_numpy():
+    """On JAX, draws new kernels by NumPy: XLA would compile an initializer for every shape, 10 s for a network."""
+    import keras
+    import numpy as np
+
+    def uniform(self, shape, dtype=None):
+        limit = (3 * self.scale / np.prod(shape[:-1])) ** 0.5
+        return keras.ops.convert_to_tensor(np.random.default_rng(self.seed).uniform(-limit, limit, shape), dtype)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if keras.backend.backend() == "jax":
+            patch.setattr(keras.initializers.VarianceScaling, "__call__", uniform)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

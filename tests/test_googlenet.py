@@ -26,6 +26,7 @@ from training.presets import PRESETS
 from training.recipe import Recipe, numeric_fields
 from tuning import Budget
 
+pytestmark = pytest.mark.usefixtures("shallow")
 TINY = ["--width-multiplier", "0.1", "--no-aux", "--epochs", "1", "--warmup-epochs", "0"]
 TINY += ["--train-split", "train[:128]"]
 
@@ -83,6 +84,7 @@ def test_weights_choose_the_recipe_for_fine_tuning_and_flags_and_another_recipe_
     assert digits == dataclasses.replace(PRESETS["digits"], weights="net.keras")
 
 
+@pytest.mark.usefixtures("all_blocks")
 def test_train_evaluate_predict_round_trip(tmp_path, data_dir, capsys):
     folder = tmp_path / "run"
     trained = run("train", *TINY, "--data-dir", data_dir, "--out", folder)
@@ -112,6 +114,7 @@ def test_train_evaluate_predict_round_trip(tmp_path, data_dir, capsys):
     assert printed.err == ""
 
 
+@pytest.mark.usefixtures("all_blocks")
 def test_published_weights_are_imported_and_name_a_photograph(tmp_path, capsys):
     from sklearn import datasets
 
@@ -325,6 +328,7 @@ def test_augment_writes_a_figure(tmp_path, tmp_path_factory, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["seen.png"]
 
 
+@pytest.mark.usefixtures("all_blocks")
 def test_summary_prints_table_1(capsys):
     assert googlenet.main(["summary"]) == 0
     text = capsys.readouterr().out

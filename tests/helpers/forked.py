@@ -11,6 +11,8 @@ import tempfile
 import weakref
 from pathlib import Path
 
+from tests.helpers.shallow import is_shallow, networks
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     ["tensorflow", "tensorflow_datasets", "sklearn.datasets", "googlenet", "training.train", "tuning.search", __name__]
@@ -31,7 +33,7 @@ class ForkedProcess:
         self._output = Path(output or tempfile.mkstemp(prefix="output")[1])
         if output is None:
             weakref.finalize(self, self._output.unlink)
-        arguments = list(map(str, command[1:])), environment, self._output
+        arguments = list(map(str, command[1:])), environment, self._output, is_shallow()
         self._process = _CONTEXT.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         self.pid = self._process.pid
@@ -64,7 +66,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(arguments, environment, output):
+def _run(arguments, environment, output, shallow):
     """Runs in the new process."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # even where the tests run in the background
@@ -74,11 +76,12 @@ def _run(arguments, environment, output):
             stream.reconfigure(line_buffering=True)
     os.environ.update(environment)
     try:
-        if arguments[0] == "-c":
-            sys.argv = ["-c", *arguments[2:]]
-            exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
-        else:
-            sys.argv = arguments
-            runpy.run_path(arguments[0], run_name="__main__")
+        with networks(shallow):
+            if arguments[0] == "-c":
+                sys.argv = ["-c", *arguments[2:]]
+                exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+            else:
+                sys.argv = arguments
+                runpy.run_path(arguments[0], run_name="__main__")
     finally:
         atexit._run_exitfuncs()  # which multiprocessing leaves out

@@ -10,6 +10,8 @@ import pytest
 from inception_v1 import keras_patches
 from tests.helpers.processes import free_ports, processes
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 SCRIPT = textwrap.dedent("""
     import sys
 

@@ -20,6 +20,8 @@ from tests.helpers.networks import patch_images, trained_network
 from tests.helpers.runs import save_run
 from training.trained_network import read_trained
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 module = importlib.import_module("interpretability.atlas")
 read_once = functools.cache(read_trained)
 SETTINGS = AtlasSettings(grid=2, neighbors=5, steps=2)

@@ -7,6 +7,8 @@ from inception_v1 import GoogLeNet
 from interpretability.checks import FRACTIONS, check_attributions, curve, randomized, rank_correlation
 from tests.helpers.images import patch_images
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 
 class LeftPixels:
     """In place of an `Explainer`: the logit of class 1 is the sum of the left half of the image."""

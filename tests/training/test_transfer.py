@@ -36,7 +36,7 @@ def by_path(model):
 def test_fine_tune_trains_new_heads_and_what_is_not_frozen(pretrained):
     """A step changes nothing that is frozen, the statistics of its batch normalization included."""
     before = by_path(pretrained)
-    tuned = training.fine_tune(pretrained, classes=7, freeze_until="4e")
+    tuned = training.fine_tune(pretrained, classes=7, freeze_until="4d")
     assert tuned.output["main"].shape == (None, 7)
     start = by_path(tuned)
     for path, value in start.items():
@@ -126,7 +126,7 @@ def test_auxiliary_layers_are_new_where_the_feature_map_has_another_size(pretrai
 
 
 def test_bad_arguments_are_refused(pretrained, tmp_path):
-    with pytest.raises(ValueError, match=r"freeze_until to be one of .*'4e'.*'4x'"):
+    with pytest.raises(ValueError, match=r"freeze_until to be one of .*'4d'.*'4x'"):
         training.fine_tune(pretrained, 3, freeze_until="4x")
     with pytest.raises(ValueError, match=r"same body.*conv1_7x7_s2 .*3.*not.*1"):
         transfer.copy_body(build_googlenet("batchnorm", input_shape=(32, 32, 3), width_multiplier=0.1), pretrained)
@@ -143,10 +143,10 @@ def test_bad_arguments_are_refused(pretrained, tmp_path):
 
 
 def test_stages_unfreeze_from_the_heads_down(pretrained):
-    unfreeze = transfer.Unfreeze("4e", epochs=6)
+    unfreeze = transfer.Unfreeze("4d", epochs=6)
     unfreeze.set_model(pretrained)
     borders = [unfreeze.border(epoch) for epoch in range(8)]
-    assert borders == ["4e", "4e", *["inception_3b"] * 2, *["conv2_3x3"] * 2, None, None]
+    assert borders == ["4d", "4d", *["inception_3b"] * 2, *["conv2_3x3"] * 2, None, None]
 
 
 def test_lower_stages_learn_more_slowly():
@@ -172,7 +172,7 @@ def test_a_run_starts_from_a_file_and_unfreezes(pretrained, data_dir, tmp_path):
         PRESETS["digits"],
         data_dir=data_dir,
         weights=str(path),
-        freeze_until="4e",
+        freeze_until="4d",
         unfreeze_epochs=1,
         freeze_batch_norm=True,
         learning_rate=0.01,

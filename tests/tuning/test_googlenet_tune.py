@@ -21,6 +21,8 @@ from training import run_folder
 from training.run_folder import RunFolder
 from tuning.search_folder import read_search
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 FLAGS = "tune --space branches --tuner evolution --trials 2 --keep-macs 0.05 --variant plain --no-aux --epochs 3 "
 FLAGS += "--width-multiplier 0.2 --train-split train[:64] --validation-split test[:20] --batch-size 32 "
 FAULT = """
@@ -63,7 +65,7 @@ def test_a_killed_search_resumes_in_the_middle_of_a_trial(whole, data_dir, tmp_p
     assert saved_position(tmp_path / "search/trials/trial_1/run") == (1, 1)
     kept = (tmp_path / "search/trials/trial_1/run/history.csv").read_text()
     assert len(kept.splitlines()) == 2
-    done([sys.executable, str(ROOT / "googlenet.py"), *flags], start=start)
+    done([sys.executable, str(ROOT / "googlenet.py"), *flags])
     assert outcomes(read_search(tmp_path / "search")) == outcomes(read_search(whole))
     for number in range(2):
         history = f"trials/trial_{number}/run/history.csv"

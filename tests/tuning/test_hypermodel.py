@@ -4,12 +4,15 @@ import dataclasses
 
 import keras_tuner as kt
 import numpy as np
+import pytest
 
 import tuning
 from inception_v1 import Spec, cost
 from tests.helpers.searches import KEPT
 from training.presets import PRESETS
 from tuning import Space
+
+pytestmark = pytest.mark.usefixtures("shallow")
 
 
 def test_a_users_own_tuner_builds_networks_in_the_budget(tmp_path):

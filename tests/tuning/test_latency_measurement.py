@@ -24,6 +24,8 @@ from tuning.latency_measurement import (
 from tuning.latency_table import operations, read_latency_table
 from tuning.space import SPACES, Space
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 TINY = Spec("plain", input_shape=(32, 32, 1), classes=3, aux=False, stem="small", width_multiplier=0.2)
 
 
@@ -78,12 +80,12 @@ def test_networks_reach_from_the_narrowest_to_the_widest_of_the_spaces():
 def test_nodes_belong_to_the_layer_that_names_them():
     layers = [operation.layer for operation in operations(TINY)]
     for node, layer in {
-        "inception_3a_5x5_reduce_relu_1/Relu:0_nchwc_kernel_time": "inception_3a_5x5_reduce",
-        "inception_3a_5x5_1/convolution": "inception_3a_5x5",
-        "inception_3a_1x1_relu_1/Relu": "inception_3a_1x1",
-        "inception_3a_pool_1/MaxPool2d": "inception_3a_pool",
-        "inception_3a_pool_proj_1/convolution": "inception_3a_pool_proj",
-        "inception_3a_1/concat": "inception_3a",
+        "inception_3b_5x5_reduce_relu_1/Relu:0_nchwc_kernel_time": "inception_3b_5x5_reduce",
+        "inception_3b_5x5_1/convolution": "inception_3b_5x5",
+        "inception_3b_1x1_relu_1/Relu": "inception_3b_1x1",
+        "inception_3b_pool_1/MaxPool2d": "inception_3b_pool",
+        "inception_3b_pool_proj_1/convolution": "inception_3b_pool_proj",
+        "inception_3b_1/concat": "inception_3b",
         "ReorderOutput": None,
     }.items():
         assert layer_of(node, layers) == layer

@@ -14,6 +14,8 @@ from tuning.sandwich import Sandwich, make_sandwich, vector, widest
 from tuning.sliced_network import SlicedNetwork
 from tuning.space import Space
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 START = Spec(
     "batchnorm",
     input_shape=(16, 16, 1),

@@ -13,6 +13,8 @@ from tests.helpers.searches import KEPT, outcomes
 from tuning import Budget
 from tuning.search_folder import read_search
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 
 def test_what_ended_before_ctrl_c_is_reported(search, simulated):
     simulated.errors = {4: KeyboardInterrupt()}

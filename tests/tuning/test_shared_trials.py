@@ -25,6 +25,8 @@ from tuning import SharedSettings, shared_trials
 from tuning.report import terminal, write
 from tuning.search_folder import read_search
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 SETTINGS = SharedSettings(step_samples=1, statistics_images=32, retrain=1)
 
 

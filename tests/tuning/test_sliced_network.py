@@ -14,6 +14,8 @@ from training.transfer import estimate_statistics
 from tuning.slice_scores import SliceScorer
 from tuning.sliced_network import SlicedNetwork
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 
 def some_widths(spec, seed=0):
     """Random widths, equal in the two convolutions of a double "5x5" branch."""

@@ -14,6 +14,8 @@ from training.run_state import StateFiles
 from tuning import Budget, trials
 from tuning.results import last_line
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 
 def test_failed_trials_are_recorded_and_the_search_continues(search, simulated):
     simulated.errors = {2: ValueError("Expected a finite loss"), 4: MemoryError("too much"), 5: RuntimeError("a\nb")}

@@ -19,7 +19,7 @@ def test_a_mismatch_names_the_layer_and_deletes_the_export(exported, tmp_path, t
 
     def fold_wrongly(model, aux):
         net = fold_batchnorm(model, aux)
-        layer = net.get_layer("inception_4b_3x3")
+        layer = net.get_layer("inception_4d_3x3")
         layer.set_weights([weight * 1.05 for weight in layer.get_weights()])
         return net
 
@@ -28,7 +28,7 @@ def test_a_mismatch_names_the_layer_and_deletes_the_export(exported, tmp_path, t
     assert googlenet.main(["export", str(exported[0]), "--to", target, "--out", str(tmp_path / "out"), *few]) == 2
     error = capsys.readouterr().err
     assert "to agree with the Keras model" in error
-    assert "first different at layer inception_4b_3x3;" in error
+    assert "first different at layer inception_4d_3x3;" in error
     assert not list(tmp_path.iterdir())
 
 
