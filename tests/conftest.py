@@ -51,32 +51,32 @@ def undrawn(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def shallow():
-    """Gives four blocks in place of nine to every network of a test file that is not about networks."""
-    from tests.helpers.shallow import networks
+def four_blocks():
+    """Gives all networks of a test file four blocks in place of nine, where it is not about how many they have."""
+    from tests.helpers import blocks
 
-    with networks():
+    with blocks.four_blocks():
         yield
 
 
 @pytest.fixture
 def all_blocks():
-    """Takes `shallow` back for one test."""
-    from tests.helpers.shallow import networks
+    """Gives the networks of one test in such a file all nine blocks."""
+    from tests.helpers import blocks
 
-    with networks(shallow=False):
+    with blocks.all_blocks():
         yield
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory, data_dir):
     """A run on digits, the folder of its first export in every form, and its model card."""
+    from tests.helpers.blocks import four_blocks
     from tests.helpers.runs import save_run
-    from tests.helpers.shallow import networks
     from training.export.export import export
 
     root = tmp_path_factory.mktemp("exported")
-    with networks():
+    with four_blocks():
         run = save_run(root / "run", data_dir, test_split="test[:40]")
         card = export(run, root / "digits", to="savedmodel,onnx,litert", batching=8)
     return run, root / "digits" / "1", card
@@ -89,6 +89,7 @@ def _kernels_of_numpy():
     import numpy as np
 
     def uniform(self, shape, dtype=None):
+        assert (self.mode, self.distribution) == ("fan_in", "uniform")
         limit = (3 * self.scale / np.prod(shape[:-1])) ** 0.5
         return keras.ops.convert_to_tensor(np.random.default_rng(self.seed).uniform(-limit, limit, shape), dtype)
 

@@ -26,13 +26,14 @@ from training.presets import PRESETS
 from training.recipe import Recipe, numeric_fields
 from tuning import Budget
 
-pytestmark = pytest.mark.usefixtures("shallow")
+pytestmark = pytest.mark.usefixtures("four_blocks")
 TINY = ["--width-multiplier", "0.1", "--no-aux", "--epochs", "1", "--warmup-epochs", "0"]
 TINY += ["--train-split", "train[:128]"]
 
 
 def command(*arguments, environment=None):
-    """The argv and the environment of `googlenet` in a user's shell, without the settings of these tests."""
+    """The argv and the environment of `googlenet` in a user's shell, without the settings of these tests: its networks
+    have all blocks."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "KERAS_"))}
     return [sys.executable, str(ROOT / "googlenet.py"), *map(str, arguments)], {**clean, **(environment or {})}
 
@@ -350,7 +351,7 @@ def test_summary_without_reductions_stands_beside_the_reduced(capsys):
 
 def test_summary_of_a_spec_file(tmp_path, capsys):
     path = tmp_path / "spec.json"
-    spec = Spec(widths={"4c": (8, 16, 24, 32, 40, 48)}, classes=10)
+    spec = Spec(widths={"4d": (8, 16, 24, 32, 40, 48)}, classes=10)
     path.write_text(json.dumps(spec.to_dict()))
     assert googlenet.main(["summary", "--spec", str(path)]) == 0
     assert f"{cost(spec).params:,}" in capsys.readouterr().out

@@ -340,7 +340,7 @@ class Space:
         rows = {block: row._asdict() for block, row in self.start.block_widths().items()}
         for d in self.dimensions:
             places = [(block, field) for block in d.blocks for field in d.convolutions]
-            if not places:  # of the recipe, or of the stem
+            if not places:  # a dimension of the recipe or of the stem sets no widths of blocks
                 continue
             own = [rows[block][field] for block, field in places]
             value = values[d.name]
@@ -355,8 +355,8 @@ class Space:
         return tuple(self._multiplied(own, values[STEM])) if self.stem else own
 
     def _multiplied(self, own: Sequence[int], factor: Any) -> np.ndarray:
-        """Widths under a multiplier, one row for each, between those under the smallest and the largest one: rounding
-        alone could leave these bounds, since the factor 1 keeps a width that is no multiple of 8."""
+        """Widths under a multiplier, one row for each width, between those under the smallest and the largest one:
+        rounding alone could leave these bounds, since the factor 1 keeps a width that is no multiple of 8."""
         column = np.reshape(own, (-1, *(1,) * np.ndim(factor)))
         low, high = (_multiplied(column, bound) for bound in self.multipliers)
         return np.clip(_multiplied(column, factor), low, high)

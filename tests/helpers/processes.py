@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from tests.helpers import ROOT
+from tests.helpers.blocks import ENTER, are_four
 from tests.helpers.forked import ForkedProcess
 
 LIMIT = 300  # seconds for any process
@@ -69,8 +70,10 @@ def command(flags, *fault):
     `fault` is a signal's name and the epoch (from 0) in whose second step the process sends it to itself.
     """
     if fault:
-        return [sys.executable, "-c", FAULT.format(name=fault[0], epoch=fault[1]), *map(str, flags)]
-    return [sys.executable, str(ROOT / "googlenet.py"), *map(str, flags)]
+        enter = ENTER if are_four() else ""
+        return [sys.executable, "-c", enter + FAULT.format(name=fault[0], epoch=fault[1]), *map(str, flags)]
+    script = "tests/helpers/four_block_googlenet.py" if are_four() else "googlenet.py"
+    return [sys.executable, str(ROOT / script), *map(str, flags)]
 
 
 def environments(size):

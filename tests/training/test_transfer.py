@@ -95,6 +95,7 @@ def photographs(names, first, last):
     )
 
 
+@pytest.mark.usefixtures("all_blocks")
 def test_twenty_parts_of_each_photograph_are_enough_for_a_trained_network():
     """In the family whose momentum of 0.9997 would keep the statistics of batch normalization where they were, and
     the network at a guess (25 %). So little training before ends at 90 % top-1 or more with three of four seeds, and at

@@ -14,14 +14,14 @@ from inception_v1 import cost
 from inception_v1.atomic_files import write_json
 from tests.helpers import ROOT
 from tests.helpers.pages import Page
-from tests.helpers.processes import done, processes, start
+from tests.helpers.processes import command, done, processes, start
 from tests.helpers.runs import MAIN, TWO_CPUS, metrics, saved_position
 from tests.helpers.searches import outcomes
 from training import run_folder
 from training.run_folder import RunFolder
 from tuning.search_folder import read_search
 
-pytestmark = pytest.mark.usefixtures("shallow")
+pytestmark = pytest.mark.usefixtures("four_blocks")
 
 FLAGS = "tune --space branches --tuner evolution --trials 2 --keep-macs 0.05 --variant plain --no-aux --epochs 3 "
 FLAGS += "--width-multiplier 0.2 --train-split train[:64] --validation-split test[:20] --batch-size 32 "
@@ -65,7 +65,7 @@ def test_a_killed_search_resumes_in_the_middle_of_a_trial(whole, data_dir, tmp_p
     assert saved_position(tmp_path / "search/trials/trial_1/run") == (1, 1)
     kept = (tmp_path / "search/trials/trial_1/run/history.csv").read_text()
     assert len(kept.splitlines()) == 2
-    done([sys.executable, str(ROOT / "googlenet.py"), *flags])
+    done(command(flags), start=start)
     assert outcomes(read_search(tmp_path / "search")) == outcomes(read_search(whole))
     for number in range(2):
         history = f"trials/trial_{number}/run/history.csv"
@@ -103,8 +103,8 @@ def test_two_workers_share_a_search_and_one_may_die(data_dir, tmp_path):
     """The second worker to begin a trial is killed in it; it alone is started again and resumes that trial."""
     folder = tmp_path / "search"
     flags = [*FLAGS.replace("evolution --trials 2", "random --trials 3").split(), "--data-dir", data_dir]
-    command = [sys.executable, str(ROOT / "googlenet.py"), "launch", "--workers", "2", *flags, "--out", str(folder)]
-    with processes([(command, {"PYTHONPATH": str(ROOT)})], start) as (launcher,):
+    argv = command(["launch", "--workers", "2", *flags, "--out", folder])
+    with processes([(argv, {"PYTHONPATH": str(ROOT)})], start) as (launcher,):
         lines = []
         for line in launcher.stdout:
             lines.append(line)

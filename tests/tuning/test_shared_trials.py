@@ -25,7 +25,7 @@ from tuning import SharedSettings, shared_trials
 from tuning.report import terminal, write
 from tuning.search_folder import read_search
 
-pytestmark = pytest.mark.usefixtures("shallow")
+pytestmark = pytest.mark.usefixtures("four_blocks")
 
 SETTINGS = SharedSettings(step_samples=1, statistics_images=32, retrain=1)
 

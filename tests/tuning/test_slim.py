@@ -12,14 +12,14 @@ import googlenet
 import tuning
 from inception_v1 import cost
 from inception_v1.dependencies import channels
+from tests.helpers.blocks import BLOCKS
 from tests.helpers.pages import Page
 from tests.helpers.runs import metrics, save_run, saved_position
-from tests.helpers.shallow import BLOCKS
 from training.evaluation.evaluate import evaluate
 from training.run_folder import RunFolder
 from tuning import allocation, sensitivity
 
-pytestmark = pytest.mark.usefixtures("shallow")
+pytestmark = pytest.mark.usefixtures("four_blocks")
 
 SPLITS = {"train_split": "train[:64]", "validation_split": "test[:9]", "test_split": "test[:20]", "batch_size": 32}
 SETTINGS = tuning.SlimSettings(keep_macs=0.7, multiple=2, images=32, epochs=1, criterion="magnitude")

@@ -21,7 +21,6 @@ def flags(data_dir):
     return ["train", *FLAGS, "--average", "0.9", "--data-dir", data_dir]
 
 
-@pytest.mark.usefixtures("all_blocks")
 def test_workers_end_when_one_is_killed_and_resume_together_and_end_as_one_device(flags, tmp_path):
     """The second of two is lost after the second step of the second epoch; the launcher's workers resume the run."""
     folder, whole = tmp_path / "run", tmp_path / "whole"

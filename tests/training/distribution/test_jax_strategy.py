@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from tests.helpers import ROOT
-from tests.helpers.processes import done, start
+from tests.helpers.blocks import ENTER
+from tests.helpers.processes import command, done, start
 from tests.helpers.runs import FLAGS, PREEMPTED, check_equal, check_identical, metrics
 from training.data import sources
 from training.data.pipeline import Batches, Shard
@@ -37,12 +37,12 @@ def on_jax(tmp_path_factory, data_dir):
         for words in ([], ["preempted"])
     ]
     done(
-        [sys.executable, "-c", PREEMPTED, *(" ".join(map(str, run)) for run in runs)],
+        [sys.executable, "-c", ENTER + PREEMPTED, *(" ".join(map(str, run)) for run in runs)],
         {**environment, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
         start=start,
     )
     flags = ["launch", "--workers", "2", "train", *common, *shared, "--out", root / "jax-processes"]
-    done([sys.executable, ROOT / "googlenet.py", *flags], environment, start=start)
+    done(command(flags), environment, start=start)
     return root
 
 
