@@ -113,22 +113,22 @@ def results() -> None:
         (f"{form}, batch {batch}", train["batches"][batch][form]["rates"]) for batch in ("16", "32") for form in forms
     ]
     _ranges(left, bars, [OURS if "this package" in name else THEIRS for name, _ in bars])
-    left.set_title("training, images/s (more is better)", fontsize=10, loc="left")
+    left.set_title(f"training, images/s (more is better); {train['about']['cpu']}", fontsize=10, loc="left")
     times = inference["ms"]["torchvision"]["1"]
     named = {
         "SavedModel": "SavedModel, predict_images",
         "ONNX, ours": "ONNX, NCHW, onnxruntime",
+        "ONNX int8, ours": "ONNX int8, NCHW, onnxruntime",
         "ONNX, torchvision's own": "torchvision's ONNX, onnxruntime",
         "LiteRT float32": "LiteRT float32",
         "LiteRT int8": "LiteRT int8",
     }
     bars = [(name, times[form]) for name, form in named.items()]
     _ranges(right, bars, [THEIRS if "own" in name else OURS for name, _ in bars])
-    right.set_title("one image through an export, ms (less is better)", fontsize=10, loc="left")
-    about = train["about"]
+    cpu = inference["about"]["cpu"].replace("(R)", "").replace("Processor ", "")
+    right.set_title(f"one image through an export, ms (less is better); {cpu}", fontsize=10, loc="left")
     figure.supxlabel(
-        f"224 px, float32 unless said; median and range; {about['cpu']}, {about['cores']} cores, no GPU measured",
-        fontsize=8,
+        f"224 px, float32 unless said; median and range; {train['about']['cores']} cores, no GPU measured", fontsize=8
     )
     _save(figure, "results.svg")
 
