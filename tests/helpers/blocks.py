@@ -5,14 +5,14 @@ import sys
 
 from inception_v1.spec import Inception, Spec
 
-BLOCKS = ("3b", "4a", "4d", "5b")  # the auxiliary heads read 4a and 4d; pools follow 3b and come before 5b
+FOUR = ("3b", "4a", "4d", "5b")  # the auxiliary heads read 4a and 4d; pools follow 3b and come before 5b
 ENTER = "from tests.helpers.blocks import four_blocks\nblocks = four_blocks()\nblocks.__enter__()\n"  # never left
 _trunk_of_nine = Spec.trunk
 
 
 def _trunk_of_four(self, widths=None, stem_widths=None):
     layers = _trunk_of_nine(self, widths, stem_widths)
-    return tuple(layer for layer in layers if not isinstance(layer, Inception) or layer.name[-2:] in BLOCKS)
+    return tuple(layer for layer in layers if not isinstance(layer, Inception) or layer.name[-2:] in FOUR)
 
 
 def are_four():

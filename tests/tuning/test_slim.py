@@ -12,7 +12,7 @@ import googlenet
 import tuning
 from inception_v1 import cost
 from inception_v1.dependencies import channels
-from tests.helpers.blocks import BLOCKS
+from tests.helpers.blocks import FOUR
 from tests.helpers.pages import Page
 from tests.helpers.runs import metrics, save_run, saved_position
 from training.evaluation.evaluate import evaluate
@@ -80,7 +80,7 @@ def test_the_slimmed_run_is_an_ordinary_run(slimmed, source):
 def test_what_was_measured_is_kept_and_on_the_page(slimmed, source, capsys):
     folder, result, _, _ = slimmed
     assert result == json.loads((folder / "slimming.json").read_text())
-    assert len(result["sensitivity"]) == 4 * len(BLOCKS) + 3
+    assert len(result["sensitivity"]) == 4 * len(FOUR) + 3
     whole, *smaller = (row[0] for row in result["curve"])
     assert whole == result["networks"]["source"]["macs"] > max(smaller)
     assert result["networks"]["slimmed"]["top1"] == metrics(folder)["heads"]["main"]["top1"]

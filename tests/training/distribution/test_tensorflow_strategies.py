@@ -83,11 +83,12 @@ def test_a_run_that_was_interrupted_after_its_last_epoch_only_reports(tmp_path, 
     assert len(before) == 1
 
 
+@pytest.mark.usefixtures("all_blocks")
 def test_batch_normalization_is_synchronized_as_the_recipe_says(data_dir):
     recipe = dataclasses.replace(PRESETS["digits"], data_dir=data_dir, width_multiplier=0.1, aux=False)
     for wanted in (False, True):
         changed = dataclasses.replace(recipe, sync_batch_norm=wanted)
         model = compile_model(changed, recipe_spec(changed, 1, 10), 3, {"main": 1.0})
         layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-        assert len(layers) > 20
+        assert len(layers) > 50
         assert {layer.synchronized for layer in layers} == {wanted}

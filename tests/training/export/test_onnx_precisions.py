@@ -3,6 +3,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from tests.helpers.blocks import all_blocks
 from tests.helpers.images import patch_images
 from tests.helpers.networks import trained_network
 from tests.helpers.runs import save_run
@@ -15,9 +16,10 @@ PIXELS = patch_images(24, 32, 32, 1, seed=1).astype("float32")
 
 @pytest.fixture(scope="module", params=[("batchnorm", False), ("paper", True)])
 def case(request):
-    """A network and its float32 file; the paper's, with its response normalization, of images in NCHW."""
+    """A network of all blocks and its float32 file; the paper's, with its response normalization, of images in NCHW."""
     variant, nchw = request.param
-    network = ExportModel(trained_network(variant, input_shape=(32, 32, 1), classes=6), list("abcdef"))
+    with all_blocks():
+        network = ExportModel(trained_network(variant, input_shape=(32, 32, 1), classes=6), list("abcdef"))
     images = (PIXELS - network.mean) / network.std
     images = images.transpose(0, 3, 1, 2) if nchw else images
     return network, onnx_file.convert(network, nchw), images.astype("float32")
@@ -42,7 +44,7 @@ def test_each_precision_is_as_close_as_its_bits_allow(case):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=0, atol=within)
         assert abs(found - expected).mean() < in_mean
-    assert sizes[0] > 1.6 * sizes[1]
+    assert sizes[0] > 1.7 * sizes[1]
     assert sizes[0] > sizes[2]  # of so small a network, the added nodes count
 
 
