@@ -106,14 +106,14 @@ def look_inside(run: Path, place: Path) -> None:
 def results() -> None:
     """Speed of training and of inference beside torchvision's, and of what an export costs."""
     train, inference = _stored("train"), _stored("inference")
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
     forms = ("this package, TensorFlow", "torchvision, eager", "torchvision, torch.compile")
     bars = [
         (f"{form}, batch {batch}", train["batches"][batch][form]["rates"]) for batch in ("16", "32") for form in forms
     ]
     _ranges(left, bars, [OURS if "this package" in name else THEIRS for name, _ in bars])
-    left.set_title(f"training, images/s (more is better); {train['about']['cpu']}", fontsize=10, loc="left")
+    left.set_title(f"training, images/s (more is better)\n{train['about']['cpu']}", fontsize=10, loc="left")
     times = inference["ms"]["torchvision"]["1"]
     named = {
         "SavedModel": "SavedModel, predict_images",
@@ -126,7 +126,7 @@ def results() -> None:
     bars = [(name, times[form]) for name, form in named.items()]
     _ranges(right, bars, [THEIRS if "own" in name else OURS for name, _ in bars])
     cpu = inference["about"]["cpu"].replace("(R)", "").replace("Processor ", "")
-    right.set_title(f"one image through an export, ms (less is better); {cpu}", fontsize=10, loc="left")
+    right.set_title(f"one image through an export, ms (less is better)\n{cpu}", fontsize=10, loc="left")
     figure.supxlabel(
         f"224 px, float32 unless said; median and range; {train['about']['cores']} cores, no GPU measured", fontsize=8
     )
