@@ -33,6 +33,10 @@ HEADERS = (
 )
 HEADER_BYTES = 32
 
+# RE2, in which \C is any byte: the signature, the header's size, height and width below 4,096, the rest, the next name.
+PLAIN_PNG = r"\CPNG\r\n\x1a\n\x00{3}\rIHDR(\x00\x00[\x00-\x0f]\C){2}\C{13}IDAT"
+PLAIN_PNG_BYTES = 41
+
 
 def decode(encoded: tf.Tensor, size: int, channels: int) -> tf.Tensor:
     """Decodes a JPEG, PNG, GIF, BMP or WebP image and resizes its center square.
@@ -48,15 +52,18 @@ def decode(encoded: tf.Tensor, size: int, channels: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: see `decode_pixels`.
     """
-    image = _on_scale(center_square(decode_pixels(encoded)), channels)
-    image = tf.cond(tf.shape(image)[0] == size, lambda: image, lambda: resize(image, (size, size)))
-    image = tf.saturate_cast(tf.round(image), tf.uint8)
+    image = _in_channels(center_square(decode_pixels(encoded)), channels)
+
+    def resized() -> tf.Tensor:
+        return tf.saturate_cast(tf.round(resize(image, (size, size))), tf.uint8)
+
+    image = tf.cond(tf.shape(image)[0] == size, lambda: image, resized)
     return tf.ensure_shape(image, (size, size, channels))
 
 
 def decode_whole(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     """An image as `decode` reads it, at its own size: float32 `(height, width, channels)` on the 0-255 scale."""
-    return _on_scale(decode_pixels(encoded), channels)
+    return tf.cast(_in_channels(decode_pixels(encoded), channels), tf.float32)
 
 
 @tf.function(autograph=False, input_signature=[tf.TensorSpec((), tf.string)])
@@ -75,6 +82,19 @@ def decode_pixels(encoded: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: no such image, a truncated one, or one of more than `MAX_PIXELS`.
     """
+    return tf.cond(is_plain_png(encoded), lambda: tf.io.decode_png(encoded, channels=3), lambda: _decode_any(encoded))
+
+
+def is_plain_png(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether an image is a PNG of less than 4,096 pixels in height and width whose pixels follow its header.
+
+    Most are, those of TFDS among them. Such an image has no EXIF before its pixels and needs no other check of its
+    size, so that it is decoded in a third of the time.
+    """
+    return tf.strings.regex_full_match(tf.strings.substr(encoded, 0, PLAIN_PNG_BYTES), PLAIN_PNG)
+
+
+def _decode_any(encoded: tf.Tensor) -> tf.Tensor:
     turned = orientation(encoded)  # of the whole file: a frame alone has no EXIF
     animated = holds(encoded, (0, b"GIF8"), (8, b"WEBPVP8X"))
     encoded = tf.cond(tf.reduce_any(animated), lambda: first_frame(encoded), lambda: encoded)
@@ -229,8 +249,9 @@ def center_square(image: tf.Tensor) -> tf.Tensor:
     return image[top : top + side, left : left + side]
 
 
-def _on_scale(pixels: tf.Tensor, channels: int) -> tf.Tensor:
-    """uint8 colors to float32 `(height, width, channels)`."""
-    image = tf.cast(pixels, tf.float32)
+def _in_channels(pixels: tf.Tensor, channels: int) -> tf.Tensor:
+    """uint8 colors to uint8 `(height, width, channels)`."""
+    if channels == 3:
+        return pixels
     # Rounded, since the weights of red, green and blue add up to 0.9999: a gray image keeps its values.
-    return tf.round(tf.image.rgb_to_grayscale(image)) if channels == 1 else image
+    return tf.cast(tf.round(tf.image.rgb_to_grayscale(tf.cast(pixels, tf.float32))), tf.uint8)

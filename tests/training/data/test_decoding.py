@@ -62,6 +62,28 @@ def test_unreadable_and_huge_images_raise(data):
         decoding.decode_pixels(tf.constant(data))
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (4095, 1), (1, 4095)])
+def test_most_pngs_are_plain(mode, size):
+    assert decoding.is_plain_png(encode(Image.new(mode, size), "PNG"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(data for kind, data in READABLE.items() if kind not in ("png", "16 bits")),
+        encode(Image.new("L", (4096, 1)), "PNG"),
+        encode(Image.new("L", (1, 4096)), "PNG"),
+        encode(Image.new("L", (9, 9)), "PNG", exif=b"Exif\0\0MM"),
+        READABLE["png"][:40],
+        b"",
+    ],
+    ids=lambda data: f"{data[:12]}-{len(data)}",
+)
+def test_other_images_are_no_plain_pngs(data):
+    assert not decoding.is_plain_png(data)
+
+
 def test_nothing_fails_in_a_graph_of_its_own():
     """Else one unreadable image would at times cancel the whole dataset (see `graph_of_its_own`)."""
     functions = decoding.decode_pixels.get_concrete_function().graph.as_graph_def().library.function
@@ -74,7 +96,7 @@ def test_nothing_fails_in_a_graph_of_its_own():
         within += [inner for inner in functions if inner.signature.name in called and inner not in within]
     operations = {node.op for function in within for node in function.node_def}
     assert "DecodeRaw" in operations
-    assert not {name for name in operations if "Jpeg" in name or "Image" in name or name == "Assert"}
+    assert not {name for name in operations if "Jpeg" in name or "Png" in name or "Image" in name or name == "Assert"}
 
 
 def test_a_small_screen_does_not_hide_a_large_frame():
