@@ -78,17 +78,24 @@ class Split:
 
     def all_examples(self, order: int | None = None) -> tf.data.Dataset:
         """As `examples`, with the images to leave out."""
+        ds = self._read(order, names=True)
+        return ds.map(lambda example: (example["tfds_id"], example["image"], example["label"]))
+
+    def encoded_images(self) -> tf.data.Dataset:
+        """(encoded image, label), in the source's order."""
+        if self.skip:
+            return self.examples().map(lambda name, encoded, label: (encoded, label))
+        return self._read(names=False).map(lambda example: (example["image"], example["label"]))
+
+    def _read(self, order: int | None = None, *, names: bool) -> tf.data.Dataset:
+        """TFDS' examples with encoded images, all of them, with their names or faster without."""
         ds = self.builder.as_dataset(
             split=self.name,
             decoders={"image": tfds.decode.SkipDecoding()},
             shuffle_files=order is not None,
-            read_config=tfds.ReadConfig(shuffle_seed=order, try_autocache=False, add_tfds_id=True),
+            read_config=tfds.ReadConfig(shuffle_seed=order, try_autocache=False, add_tfds_id=names),
         )
-        return without_autotuning(ds.map(lambda example: (example["tfds_id"], example["image"], example["label"])))
-
-    def encoded_images(self) -> tf.data.Dataset:
-        """(encoded image, label), in the source's order."""
-        return self.examples().map(lambda name, encoded, label: (encoded, label))
+        return without_autotuning(ds)
 
     def files(self) -> list[tuple[str, int]] | None:
         """(path, label) of every image, where the source is a folder of single files; else None."""
