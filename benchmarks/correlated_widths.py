@@ -40,7 +40,8 @@ def measure(options: Any) -> dict[str, Any]:
         train_or_read(source, own)
         for keep in options.budgets:
             for name, spec in _networks(source, keep, own).items():
-                numbers = train_or_read(options.out / f"{name.replace(' ', '_')}-{keep}-{seed}", own, spec)
+                own_folder = options.out / f"{name.replace(' ', '_')}-{keep}-{seed}"
+                numbers = train_or_read(source if name == PAPER and keep == 1 else own_folder, own, spec)
                 found["budgets"][str(keep)][name].append(numbers)
     return found
 
