@@ -63,7 +63,8 @@ def decoded_images(source: TrainedNetwork, images: Split) -> tf.data.Dataset:
     """(image uint8 `(size, size, channels)`, label), as evaluation sees them before they are normalized."""
     shape = source.model.spec.input_shape
     size = shape[0] or (source.run.recipe().image_size if source.run else SIZE)
-    return images.encoded_images().map(lambda encoded, label: (decode(encoded, size, shape[2]), label), CORES)
+    stored = images.stored_shape
+    return images.encoded_images().map(lambda encoded, label: (decode(encoded, size, shape[2], stored), label), CORES)
 
 
 def pixel_batches(source: TrainedNetwork, images: Split, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -16,7 +16,7 @@ from inception_v1.atomic_files import contended_file
 from inception_v1.keras_home import keras_home
 
 FEWEST = 2**14  # images; fewer are read within seconds
-VERSION = 1  # of what is stored; a change of how images are read counts up
+VERSION = 2  # of what is stored; a change of how images are read counts up
 
 Arrays = list[np.ndarray]
 Stamp = tuple[str, int, int]  # path, bytes, and when a file was changed last, in nanoseconds

@@ -214,15 +214,15 @@ class Batches:
         """What `augment_image` takes: the paper's augmentation decodes by itself."""
         if self.recipe.paper_augment:
             return encoded
-        return decode(encoded, self.recipe.image_size, self.split.channels)
+        return decode(encoded, self.recipe.image_size, self.split.channels, self.split.stored_shape)
 
     def _decoded(self, shard: Shard = WHOLE) -> tf.data.Dataset:
-        size, channels = self.recipe.image_size, self.split.channels
+        size, channels, stored = self.recipe.image_size, self.split.channels, self.split.stored_shape
         ds = self.split.encoded_images()
         if shard.count < shard.of:  # a part of the split, as large as the shard
             start, end = (self.split.size * n // shard.of for n in (shard.first, shard.first + shard.count))
             ds = ds.skip(start).take(end - start)
-        return ds.map(lambda encoded, label: (decode(encoded, size, channels), label), CORES)
+        return ds.map(lambda encoded, label: (decode(encoded, size, channels, stored), label), CORES)
 
     def _decoded_bytes(self) -> int:
         return self.split.total * self.recipe.image_size**2 * self.split.channels

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from training.data.decoding import bounded, decode_pixels
+from training.data.decoding import Shape, bounded, decode_pixels, pixels_of
 from training.data.disk_cache import Reading, Stamp, cached
 from training.data.image_folder import DIGESTS
 from training.data.split import Split
@@ -77,9 +77,11 @@ def _examine(splits: Sequence[Split]) -> Reading:
     """Of every readable image the number of its split, its name and label, and digests of its bytes and its pixels."""
 
     def examine(number: tf.Tensor, name: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = tf.io.serialize_tensor(_decode(encoded))
+        pixels = tf.io.serialize_tensor(_decode(encoded, stored))
         return number, name, label, *(tf.strings.to_hash_bucket_fast(text, DIGESTS) for text in (encoded, pixels))
 
+    shapes = {split.stored_shape for split in splits}
+    stored = shapes.pop() if len(shapes) == 1 else None
     examples = [
         split.all_examples().map(lambda *example, number=number: (number, *example))
         for number, split in enumerate(splits)
@@ -90,8 +92,10 @@ def _examine(splits: Sequence[Split]) -> Reading:
     return Reading(columns, complete=len(columns[0]) == sum(split.total for split in splits))
 
 
-def _decode(encoded: tf.Tensor) -> tf.Tensor:
+def _decode(encoded: tf.Tensor, stored: Shape | None) -> tf.Tensor:
     """The pixels of an image, uint8; raises where they cannot be read, or only with too much memory."""
+    if stored is not None:
+        return pixels_of(encoded, stored)
 
     def jpeg() -> tf.Tensor:
         shape = tf.image.extract_jpeg_shape(encoded)

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from training.data.decoding import Shape
 from training.data.disk_cache import Stamp, stamp, stamps_in
 from training.data.image_folder import ImageFolder
 from training.data.threads import without_autotuning
@@ -52,6 +53,13 @@ class Split:
     def channels(self) -> int:
         """1 for a source of gray images, else 3."""
         return 1 if self.builder.info.features["image"].shape[-1] == 1 else 3
+
+    @property
+    def stored_shape(self) -> Shape | None:
+        """Height, width and channels of every image, where the source declares one shape and TFDS encodes as PNG."""
+        feature = self.builder.info.features["image"]
+        is_known = isinstance(feature, tfds.features.Image) and None not in feature.shape
+        return feature.shape if is_known and feature.dtype == tf.uint8 and feature.encoding_format != "jpeg" else None
 
     @property
     def encoded_bytes(self) -> float:

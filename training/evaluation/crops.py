@@ -60,8 +60,10 @@ def _center_part(image: tf.Tensor) -> tf.Tensor:
 
 def crop_batches(split: Split, recipe: Recipe, count: int) -> tf.data.Dataset:
     """Batches of (float32 `(batch, count, size, size, channels)`, normalized; labels) of a split. See `crop`."""
-    size, channels, pixels = recipe.image_size, split.channels, pixel_convention(recipe)
+    size, channels, stored = recipe.image_size, split.channels, split.stored_shape
+    pixels = pixel_convention(recipe)
     ds = split.encoded_images().map(
-        lambda encoded, label: (normalize(crop(decode_whole(encoded, channels), size, count), pixels), label), CORES
+        lambda encoded, label: (normalize(crop(decode_whole(encoded, channels, stored), size, count), pixels), label),
+        CORES,
     )
     return ds.batch(max(1, recipe.batch_size // count)).prefetch(1)

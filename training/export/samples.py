@@ -60,8 +60,9 @@ def representative_pixels(run: RunFolder, network: ExportModel) -> np.ndarray:
 
 def _first_readable(split: Split, network: ExportModel, count: int) -> tf.data.Dataset:
     """(encoded, uint8 pixels, label) of the first readable images of a split."""
+    stored = split.stored_shape
     ds = split.encoded_images()
-    ds = ds.map(lambda e, label: (e, decode(e, network.size, network.channels), label), CORES)
+    ds = ds.map(lambda e, label: (e, decode(e, network.size, network.channels, stored), label), CORES)
     return ds.ignore_errors().take(count)
 
 

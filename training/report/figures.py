@@ -183,14 +183,14 @@ def augmentation(recipe: Recipe, rows: int, columns: int) -> Figure:
         UserError: the source cannot be used.
     """
     split = sources.load(recipe).train
-    channels, names = split.channels, split.classes
+    channels, stored, names = split.channels, split.stored_shape, split.classes
     figure = Figure(figsize=(1.7 * (columns + 1), 1.75 * rows + 0.3), layout="constrained")
     grid = figure.subplots(rows, columns + 1, squeeze=False)
     examples = split.encoded_images().map(
-        lambda encoded, label: (encoded, tf.cast(decode_whole(encoded, channels), tf.uint8), label)
+        lambda encoded, label: (encoded, tf.cast(decode_whole(encoded, channels, stored), tf.uint8), label)
     )
     for row, (encoded, image, label) in enumerate(examples.ignore_errors().take(rows)):
-        source = encoded if recipe.paper_augment else decode(encoded, recipe.image_size, channels)
+        source = encoded if recipe.paper_augment else decode(encoded, recipe.image_size, channels, stored)
         _show(grid[row, 0], image.numpy(), names[int(label)])
         for column in range(columns):
             seed = tf.constant([recipe.seed + row, column])

@@ -62,6 +62,27 @@ def test_unreadable_and_huge_images_raise(data):
         decoding.decode_pixels(tf.constant(data))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [20, 30])
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("L", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("L", "JPEG"), ("RGB", "JPEG"), ("RGB", "BMP")]
+)
+def test_images_of_a_known_shape_are_read_alike(mode, kind, size, channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), "uint8")
+    data = encode(Image.fromarray(pixels).convert(mode), kind)
+    known = (20, 30, len(mode))
+    expected = decoding.decode(data, size, channels)
+    np.testing.assert_array_equal(decoding.decode(data, size, channels, known), expected)
+    expected = decoding.decode_whole(data, channels)
+    np.testing.assert_array_equal(decoding.decode_whole(data, channels, known), expected)
+
+
+@pytest.mark.parametrize("data", [READABLE["png"], READABLE["jpeg"], READABLE["png"][:200], b"not an image"])
+def test_images_of_another_shape_than_the_known_one_raise(data):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decoding.pixels_of(data, (53, 37, 3))
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "I;16"])
 @pytest.mark.parametrize("size", [(1, 1), (4095, 1), (1, 4095)])
 def test_most_pngs_are_plain(mode, size):

@@ -1,7 +1,9 @@
 import dataclasses
+import types
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.helpers.images import encode, make_folder
@@ -62,3 +64,22 @@ def test_skipped_images_keep_the_order_of_the_others(tmp_path):
     assert [name.decode() for name, _, _ in examples] == kept
     labels = dict(split.files())
     np.testing.assert_array_equal([label for _, _, label in examples], [labels[name] for name in kept])
+
+
+def test_a_source_with_one_shape_for_all_images_is_read_by_it(data_dir, tmp_path):
+    assert sources.load(Recipe(source="digits", data_dir=data_dir)).train.stored_shape == (8, 8, 1)
+    assert sources.load(Recipe(source=make_folder(tmp_path))).train.stored_shape is None
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        tfds.features.Image(shape=(None, 8, 3)),
+        tfds.features.Image(shape=(8, 8, 3), encoding_format="jpeg"),
+        tfds.features.Image(shape=(8, 8, 1), dtype=np.uint16),
+    ],
+    ids=["no height", "JPEG", "16 bits"],
+)
+def test_other_sources_are_not(feature):
+    builder = types.SimpleNamespace(info=types.SimpleNamespace(features={"image": feature}))
+    assert Split(builder, "train").stored_shape is None
