@@ -22,6 +22,7 @@ from training.presets import PRESETS
 from training.report import figures
 from training.run_folder import RunFolder
 from tuning import SharedSettings, shared_trials
+from tuning.importance import Importance
 from tuning.report import terminal, write
 from tuning.search_folder import read_search
 
@@ -101,7 +102,10 @@ def test_an_interrupted_search_resumes_within_the_shared_training(whole, data_di
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """Scores of slices and of networks trained alone from formulas, which disagree; the runs that were trained."""
+    """Scores of slices and of networks trained alone from formulas, which disagree; the runs that were trained.
+
+    Reports have neither importances nor figures, which take longer than such a search.
+    """
     trained = []
 
     def score(runner, widths):
@@ -120,6 +124,8 @@ def simulated(monkeypatch):
     monkeypatch.setattr(shared_trials.SharedTrialRunner, "_scorer", scorer)
     monkeypatch.setattr(shared_trials, "train_untested", train)
     monkeypatch.setattr(write, "hparams", lambda *_: None)
+    monkeypatch.setattr(write, "importance", lambda results: Importance((), (), (), None, 0, "Not measured."))
+    monkeypatch.setattr(write, "save", lambda figure, path: path.write_bytes(b"figure"))
     return trained
 
 
