@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -58,8 +59,9 @@ class Split:
     def stored_shape(self) -> Shape | None:
         """Height, width and channels of every image, where the source declares one shape and TFDS encodes as PNG."""
         feature = self.builder.info.features["image"]
-        is_known = isinstance(feature, tfds.features.Image) and None not in feature.shape
-        return feature.shape if is_known and feature.dtype == tf.uint8 and feature.encoding_format != "jpeg" else None
+        if not isinstance(feature, tfds.features.Image) or feature.encoding_format == "jpeg":
+            return None
+        return None if None in feature.shape or feature.np_dtype != np.uint8 else feature.shape
 
     @property
     def encoded_bytes(self) -> float:
