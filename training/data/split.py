@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -14,6 +13,12 @@ from training.data.decoding import Shape
 from training.data.disk_cache import Stamp, stamp, stamps_in
 from training.data.image_folder import ImageFolder
 from training.data.threads import without_autotuning
+
+# Names of builders that give their images as arrays, which TFDS encodes as PNG.
+MADE_OF_ARRAYS = (
+    *("digits", "fashion_mnist_files"),  # of this package
+    *("mnist", "fashion_mnist", "kmnist", "emnist", "cifar10", "cifar100"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +62,11 @@ class Split:
 
     @property
     def stored_shape(self) -> Shape | None:
-        """Height, width and channels of every image, where the source declares one shape and TFDS encodes as PNG."""
-        feature = self.builder.info.features["image"]
-        if not isinstance(feature, tfds.features.Image) or feature.encoding_format == "jpeg":
-            return None
-        return None if None in feature.shape or feature.np_dtype != np.uint8 else feature.shape
+        """Height, width and channels of every image, where TFDS has encoded them from arrays of one shape.
+
+        Other datasets of one declared shape may hold files as they were found, of any format and with EXIF.
+        """
+        return self.builder.info.features["image"].shape if self.builder.name in MADE_OF_ARRAYS else None
 
     @property
     def encoded_bytes(self) -> float:
@@ -98,7 +103,7 @@ class Split:
         return self._read(names=False).map(lambda example: (example["image"], example["label"]))
 
     def _read(self, order: int | None = None, *, names: bool) -> tf.data.Dataset:
-        """TFDS' examples with encoded images, all of them, with their names or faster without."""
+        """All examples of TFDS with encoded images; without names they are read faster."""
         ds = self.builder.as_dataset(
             split=self.name,
             decoders={"image": tfds.decode.SkipDecoding()},

@@ -64,12 +64,10 @@ def test_unreadable_and_huge_images_raise(data):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [20, 30])
-@pytest.mark.parametrize(
-    ("mode", "kind"), [("L", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("L", "JPEG"), ("RGB", "JPEG"), ("RGB", "BMP")]
-)
-def test_images_of_a_known_shape_are_read_alike(mode, kind, size, channels):
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_images_of_a_known_shape_are_read_alike(mode, size, channels):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), "uint8")
-    data = encode(Image.fromarray(pixels).convert(mode), kind)
+    data = encode(Image.fromarray(pixels).convert(mode), "PNG")
     known = (20, 30, len(mode))
     expected = decoding.decode(data, size, channels)
     np.testing.assert_array_equal(decoding.decode(data, size, channels, known), expected)
@@ -77,10 +75,12 @@ def test_images_of_a_known_shape_are_read_alike(mode, kind, size, channels):
     np.testing.assert_array_equal(decoding.decode_whole(data, channels, known), expected)
 
 
-@pytest.mark.parametrize("data", [READABLE["png"], READABLE["jpeg"], READABLE["png"][:200], b"not an image"])
-def test_images_of_another_shape_than_the_known_one_raise(data):
+@pytest.mark.parametrize("kind", ["another shape", "jpeg", "truncated", "huge"])
+def test_what_is_no_png_of_the_known_shape_raises(kind):
+    size = (20_000, 20_000) if kind == "huge" else (37, 53) if kind == "another shape" else (53, 37)
+    data = encode(Image.new("RGB" if kind != "huge" else "1", size), "JPEG" if kind == "jpeg" else "PNG")
     with pytest.raises(tf.errors.InvalidArgumentError):
-        decoding.pixels_of(data, (53, 37, 3))
+        decoding.pixels_of(data[:60] if kind == "truncated" else data, (37, 53, 3))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "I;16"])

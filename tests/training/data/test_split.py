@@ -66,20 +66,19 @@ def test_skipped_images_keep_the_order_of_the_others(tmp_path):
     np.testing.assert_array_equal([label for _, _, label in examples], [labels[name] for name in kept])
 
 
-def test_a_source_with_one_shape_for_all_images_is_read_by_it(data_dir, tmp_path):
+def test_the_shape_of_images_that_were_arrays_is_known(data_dir, tmp_path):
     assert sources.load(Recipe(source="digits", data_dir=data_dir)).train.stored_shape == (8, 8, 1)
     assert sources.load(Recipe(source=make_folder(tmp_path))).train.stored_shape is None
 
 
-@pytest.mark.parametrize(
-    "feature",
-    [
-        tfds.features.Image(shape=(None, 8, 3)),
-        tfds.features.Image(shape=(8, 8, 3), encoding_format="jpeg"),
-        tfds.features.Image(shape=(8, 8, 1), dtype=np.uint16),
-    ],
-    ids=["no height", "JPEG", "16 bits"],
-)
-def test_other_sources_are_not(feature):
-    builder = types.SimpleNamespace(info=types.SimpleNamespace(features={"image": feature}))
+@pytest.mark.parametrize("name", ["beans", "eurosat"])
+def test_the_shape_of_datasets_that_may_hold_files_is_not_relied_on(name):
+    features = {"image": tfds.features.Image(shape=(64, 64, 3))}
+    builder = types.SimpleNamespace(name=name, info=types.SimpleNamespace(features=features))
     assert Split(builder, "train").stored_shape is None
+
+
+def test_images_are_the_same_with_and_without_their_names(data_dir):
+    split = sources.load(Recipe(source="digits", data_dir=data_dir)).test
+    named, images = split.examples().as_numpy_iterator(), split.encoded_images().as_numpy_iterator()
+    assert [example[1:] for example in named] == list(images)
