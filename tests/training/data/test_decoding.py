@@ -75,12 +75,19 @@ def test_images_of_a_known_shape_are_read_alike(mode, size, channels):
     np.testing.assert_array_equal(decoding.decode_whole(data, channels, known), expected)
 
 
-@pytest.mark.parametrize("kind", ["another shape", "jpeg", "truncated", "huge"])
-def test_what_is_no_png_of_the_known_shape_raises(kind):
-    size = (20_000, 20_000) if kind == "huge" else (37, 53) if kind == "another shape" else (53, 37)
-    data = encode(Image.new("RGB" if kind != "huge" else "1", size), "JPEG" if kind == "jpeg" else "PNG")
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decoding.pixels_of(data[:60] if kind == "truncated" else data, (37, 53, 3))
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (encode(Image.new("RGB", (37, 53)), "PNG"), "not compatible with expected shape"),
+        (encode(Image.new("RGB", (53, 37)), "PNG")[:60], "Invalid PNG data"),
+        (encode(Image.new("RGB", (53, 37)), "JPEG"), "Input is empty"),
+        (encode(Image.new("1", (20_000, 20_000)), "PNG"), "Input is empty"),  # without being decoded
+    ],
+    ids=["another shape", "truncated", "JPEG", "huge"],
+)
+def test_what_is_no_png_of_the_known_shape_raises(data, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        decoding.pixels_of(data, (37, 53, 3))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "I;16"])
