@@ -58,7 +58,6 @@ class ExportModel:
         self.outputs = {"probabilities" if head == "main" else head: head for head in heads}
         features = self.net.get_layer(LAST_BLOCK).output
         self._with_features = keras.Model(self.net.input, {**self.net.output, FEATURES: features})
-        self._weights, self._weights_with_features = _weights(self.net), _weights(self._with_features)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,14 +65,13 @@ class ExportModel:
         return (self.size, self.size, self.channels)
 
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Constants, not variables: stored once whatever calls this, and kernels may pack them once.
-        logits, _ = self.net.stateless_call(*self._weights, images, training=False)
+        logits = _with_constants(self.net, images)
         return {name: tf.nn.softmax(logits[head]) for name, head in self.outputs.items()}
 
     def with_features(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """The same, and as "features" the last feature maps, float32 `(batch, rows, columns, channels)`: their mean is
         what the main head's classifier sees."""
-        found, _ = self._with_features.stateless_call(*self._weights_with_features, images, training=False)
+        found = _with_constants(self._with_features, images)
         heads = {name: tf.nn.softmax(found[head]) for name, head in self.outputs.items()}
         return heads | {FEATURES: found[FEATURES]}
 
@@ -112,8 +110,13 @@ class ExportModel:
         return {name: np.asarray(found[name]) for name in order}
 
 
-def _weights(net: keras.Model) -> list[list[np.ndarray]]:
-    return [[variable.numpy() for variable in part] for part in (net.trainable_variables, net.non_trainable_variables)]
+def _with_constants(net: keras.Model, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The outputs of a network whose weights are constants, not variables: a function that is made of it stores them
+    once, and kernels may pack them once."""
+    with tf.init_scope():  # where they have values, also while a function is traced
+        weights = [[v.numpy() for v in part] for part in (net.trainable_variables, net.non_trainable_variables)]
+    found, _ = net.stateless_call(*weights, images, training=False)
+    return found
 
 
 def _of_size(model: GoogLeNet, size: int) -> GoogLeNet:

@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from inception_v1.spec import LRN, Spec
 from training.errors import UserError
+from training.export import memory
 from training.export.export_model import ExportModel
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
@@ -23,6 +24,7 @@ def int8_refusal(spec: Spec) -> str | None:
     return None
 
 
+@memory.released()
 def convert(
     network: ExportModel, precision: str, preprocessing: bool = False, representative: Iterable[np.ndarray] = ()
 ) -> bytes:

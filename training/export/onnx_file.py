@@ -1,17 +1,23 @@
 """A network as an ONNX file, whose metadata describes its input and classes."""
 
 import json
+import os
 from typing import Any
 
 import onnx
 import tensorflow as tf
 import tf2onnx
 
+from training.export import memory
 from training.export.export_model import ExportModel
+
+# Each of tf2onnx's dozen optimizers else has a copy of the network to fall back to, and hides why it failed.
+os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
 
 OPSET = 18  # the newest that tf2onnx writes
 
 
+@memory.released()
 def convert(
     network: ExportModel, nchw: bool = False, preprocessing: bool = False, features: bool = False
 ) -> onnx.ModelProto:

@@ -12,6 +12,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from inception_v1.preprocessing import normalize
 from training.data.decoding import MAX_PIXELS, decode, encoded_shape
+from training.export import memory
 from training.export.export_model import ExportModel
 from training.serving_protocol import NOT_FINITE, OK, TOO_LARGE, UNREADABLE, predict_request
 
@@ -22,6 +23,7 @@ WARM_UP_BATCHES = (1, 8)
 PARALLEL = 4  # images of a request that are decoded at a time: the largest take 1 GB each, whatever the number of cores
 
 
+@memory.released()
 def write(folder: Path, network: ExportModel, top: int, float_only: bool) -> dict[str, dict[str, Any]]:
     """Writes the SavedModel.
 

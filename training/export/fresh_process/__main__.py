@@ -9,7 +9,10 @@ images the SavedModel, the float32 ONNX file and the page see. RESULTS, an .npz 
 form, or the value of every tensor of a single form for the first two images.
 """
 
+import contextlib
+import ctypes
 import functools
+import gc
 import itertools
 import json
 import subprocess
@@ -22,14 +25,14 @@ from typing import Any
 
 import numpy as np
 
-BATCH = 32
+BATCH = 16
 
 Card = dict[str, Any]  # the export's, as `model_card.json` holds it
 Arrays = dict[str, np.ndarray]  # by name
 
 
 def batches(count: int) -> list[slice]:
-    """Slices over so many images, of 1, 5 and then 32."""
+    """Slices over so many images, of 1, 5 and then 16."""
     ends = [0, *(end for end in (1, 6) if end < count), *range(6 + BATCH, count, BATCH), count]
     return [slice(start, end) for start, end in itertools.pairwise(ends) if start < end]
 
@@ -47,6 +50,14 @@ def loaded(folder: Path) -> Any:
     import tensorflow as tf
 
     return tf.saved_model.load(str(folder))
+
+
+def release_memory() -> None:
+    """Gives what the forms before have used back to the operating system: the exporting process needs its share."""
+    loaded.cache_clear()
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries than GNU's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def saved_model(folder: Path, card: Card, signature: str, samples: Arrays) -> Iterator[Arrays]:
@@ -214,11 +225,11 @@ def main(folder: str, samples_path: str, results_path: str, kind: str, *forms: s
         values: dict[str, Any] = tensors(Path(folder), card, form, samples)
         np.savez(results_path, **values)
         return
-    found: dict[str, Any] = {
-        f"{form}:{output}": value
-        for form in forms
-        for output, value in outputs(Path(folder), card, form, samples).items()
-    }
+    found: dict[str, Any] = {}
+    for _, of_kind in itertools.groupby(forms, lambda form: form.partition("/")[0]):
+        for form in of_kind:
+            found |= {f"{form}:{name}": value for name, value in outputs(Path(folder), card, form, samples).items()}
+        release_memory()
     np.savez(results_path, **found)
 
 
