@@ -108,6 +108,7 @@ setup(
         "bench": [
             *ALL,
             *("torch>=2.9", "torchvision>=0.24", "scikit-image>=0.25", "onnxscript>=0.5", "openvino>=2025.0"),
+            "psutil>=6",
         ],
         "docs": [
             *ALL,
@@ -128,6 +129,7 @@ setup(
             "sybil>=9",  # finds the blocks of README and docs/
             "setuptools>=77",  # builds the wheel whose installation is tested
             "twine>=6.1",
+            "psutil>=6",
             "playwright>=1.60",  # drives Debian's Chromium on pages of web exports
             "scikit-image>=0.25",  # its photographs
             # the original executors of the published families

@@ -21,7 +21,7 @@ def main(console: Console, save: bool = False) -> int:
     found: dict[str, float] = {}
     found |= train.ratios(train.measure([4], rounds=7, compiled=False, size=128))
     found |= input_pipeline.ratios(input_pipeline.measure(rounds=3))
-    found |= startup.ratios(startup.measure(rounds=2))
+    found |= startup.ratios(startup.measure(2, startup.COMPARED))
     table(found, known["ratios"] if known else {}).print(console)
     console.print(f"{time.monotonic() - began:.0f} s")
     if save:

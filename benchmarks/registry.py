@@ -13,6 +13,7 @@ MODULES = {  # of this package
     "saving": "saving",
     "predict": "predict",
     "evaluation": "evaluation",
+    "export": "exporting",
     "growth": "growth",
     "rendering": "rendering",
     "web": "web",

@@ -1,8 +1,9 @@
 """How long users wait before anything happens: python -m benchmarks startup
 
 Each command runs in a process of its own, in turns: the help of the command line, `import keras`,
-`from inception_v1 import build_googlenet`, and `googlenet train` on digits up to the end of its first step. About 3
-minutes on 2 cores.
+`from inception_v1 import build_googlenet`, `googlenet predict` of one photograph by a network of the preset `digits`,
+and `googlenet train` up to the end of its first step, by that preset and with the paper's network in batches of 32
+images. About 5 minutes on 2 cores.
 """
 
 import os
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks import results
@@ -20,6 +22,7 @@ from benchmarks.results import ResultTable
 NAME = "startup"
 HELP, KERAS, STEP = "googlenet --help", "import keras", "googlenet train, first step"
 PACKAGE = "from inception_v1 import build_googlenet"  # the bare package imports no Keras
+PREDICT, PAPER = "googlenet predict, one image", "googlenet train, first step of the paper's network"
 FIRST_STEP = """
 import os, sys
 import googlenet
@@ -31,41 +34,69 @@ class EndAfterFirstStep(progress.ShowProgress):
         os._exit(0)
 
 progress.ShowProgress = EndAfterFirstStep
-googlenet.main(["train", "--out", sys.argv[1]])
+googlenet.main(["train", *sys.argv[1:]])
 """
+OUT, RUN, IMAGE = "OUT", "RUN", "IMAGE"  # stand for paths
 PROGRAMS = {
     HELP: ["-m", "googlenet", "--help"],
     KERAS: ["-c", "import keras"],
     PACKAGE: ["-c", PACKAGE],
-    STEP: ["-c", FIRST_STEP],
+    PREDICT: ["-m", "googlenet", "predict", RUN, IMAGE],
+    STEP: ["-c", FIRST_STEP, "--out", OUT],
+    PAPER: [
+        *("-c", FIRST_STEP, "--variant", "paper", "--width-multiplier", "1", "--image-size", "224"),
+        *("--batch-size", "32", "--out", OUT),
+    ],
 }
+COMPARED = (KERAS, PACKAGE, STEP)  # by `ratios`
 
 
 def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     return results.run(NAME, __doc__, arguments, 7, measure, tables)
 
 
-def measure(rounds: int) -> dict[str, Any]:
-    """Seconds of every program, after one round that does not count and fills the caches of files."""
-    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
-    for turn in range(rounds + 1):
-        for name, program in PROGRAMS.items():
-            with tempfile.TemporaryDirectory() as folder:
+def measure(rounds: int, names: Sequence[str] = tuple(PROGRAMS)) -> dict[str, Any]:
+    """Seconds of these programs, after one round that does not count and fills the caches of files."""
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_run(Path(folder)) if PREDICT in names else {}
+        for turn in range(rounds + 1):
+            for number, (name, values) in enumerate(seconds.items()):
+                places = paths | {OUT: str(Path(folder, f"{turn} {number}"))}
                 began = time.perf_counter()
                 subprocess.run(
-                    [sys.executable, *program, os.path.join(folder, "run")],
+                    [sys.executable, *(places.get(part, part) for part in PROGRAMS[name])],
                     env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     check=True,
                 )
                 if turn:
-                    seconds[name].append(time.perf_counter() - began)
+                    values.append(time.perf_counter() - began)
     return {"about": results.about(), "rounds": rounds, "seconds": seconds}
 
 
+def write_run(folder: Path) -> dict[str, str]:
+    """Writes a run of digits whose network is not trained, and a photograph."""
+    import sklearn.datasets
+    from PIL import Image
+
+    from inception_v1 import GoogLeNet
+    from training.presets import preset
+    from training.run_folder import RunFolder
+    from training.task import recipe_spec
+
+    recipe, run, image = preset("digits"), RunFolder(folder / RUN), folder / "image.jpg"
+    spec = recipe_spec(recipe, 1, 10)
+    run.create(recipe, spec, [str(digit) for digit in range(10)])
+    GoogLeNet(**spec.to_dict()).save(run / "best.keras")
+    Image.fromarray(sklearn.datasets.load_sample_images().images[0]).save(image)
+    return {RUN: str(run.path), IMAGE: str(image)}
+
+
 def tables(result: dict[str, Any]) -> list[ResultTable]:
-    bars = {HELP: "0.5", PACKAGE: f"{1.05 * statistics.median(result['seconds'][KERAS]):.2f}", STEP: "6"}
+    package = f"{1.05 * statistics.median(result['seconds'][KERAS]):.2f}"
+    bars = {HELP: "0.5", PACKAGE: package, PREDICT: "6", STEP: "6", PAPER: "12"}
     rows = [
         [f"`{name}`", f"{statistics.median(values):.2f}", f"{min(values):.2f}-{max(values):.2f}", bars.get(name, "")]
         for name, values in result["seconds"].items()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from benchmarks import (
     evaluation,
+    exporting,
     gpu,
     growth,
     input_pipeline,
@@ -64,6 +65,18 @@ def test_memory_is_that_of_the_contestant_alone():
     )
     assert found["large"]["grown"] > 0.9e8 > found["small"]["grown"] >= 0
     assert found["small"]["memory"] < len(mine)
+
+
+def test_memory_of_a_command_has_that_of_the_processes_it_starts():
+    child = "import time; held = b'x' * 200_000_000; time.sleep(1)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    assert max(exporting.sample_tree([sys.executable, "-c", parent])) > 200e6
+    assert max(exporting.sample_tree([sys.executable, "-c", "import time; time.sleep(0.3)"])) < 100e6
+
+
+def test_a_command_that_fails_has_no_memory():
+    with pytest.raises(RuntimeError, match="status 3"):
+        exporting.sample_tree([sys.executable, "-c", "raise SystemExit(3)"])
 
 
 def test_a_contestant_that_dies_is_named():

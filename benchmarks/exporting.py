@@ -1,0 +1,101 @@
+"""Memory and time of exports of the paper's network: python -m benchmarks export
+
+`googlenet export` of the network with random weights, to every form that needs no images of a run: each alone, and all
+together. An export runs what it wrote in a second process, and the memory is that of both at the same time, with pages
+that both use counted once (proportional set size). About 4 minutes on 2 cores.
+"""
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import results
+from benchmarks.results import ResultTable
+
+NAME = "export"
+TARGETS = ("savedmodel", "onnx", "litert", "savedmodel,onnx,litert")
+SAMPLE = 0.1  # seconds between two samples of the memory
+BAR = 2.5  # GB
+WRITE = """
+import sys
+from inception_v1 import build_googlenet
+build_googlenet().save(sys.argv[1])
+"""
+ENVIRONMENT = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
+    return results.run(NAME, __doc__, arguments, 1, measure, tables)
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    """Bytes at most and seconds of every export, round by round."""
+    targets: dict[str, dict[str, list[float]]] = {target: {"bytes": [], "seconds": []} for target in TARGETS}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "paper.keras")
+        subprocess.run([sys.executable, "-c", WRITE, file], env=os.environ | ENVIRONMENT, check=True)
+        for turn in range(rounds):
+            for target, found in targets.items():
+                out = Path(folder, f"{turn} {target}")
+                command = [sys.executable, "-m", "googlenet", "export", str(file), "--to", target, "--out", str(out)]
+                memory = sample_tree(command)
+                found["bytes"].append(max(memory))
+                found["seconds"].append(len(memory) * SAMPLE)
+    return {"about": results.about(), "rounds": rounds, "targets": targets}
+
+
+def sample_tree(command: Sequence[str]) -> list[int]:
+    """Bytes that a command and the processes it starts hold together, every `SAMPLE` seconds until its end.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    memory: list[int] = []
+    with psutil.Popen(command, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
+        while True:
+            memory.append(sum(map(proportional, family(process))))
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(SAMPLE)
+                break
+    if process.returncode:
+        raise RuntimeError(f"The command ended with status {process.returncode}: {command}.")
+    return memory
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """A process and all that it started; none where it has ended."""
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def proportional(process: psutil.Process) -> int:
+    """Bytes of a process, its share alone of pages that others use too; 0 where it has ended."""
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return 0
+
+
+def tables(result: dict[str, Any]) -> list[ResultTable]:
+    rows = [
+        [
+            f"`--to {target}`",
+            f"{max(found['bytes']) / 1e9:.2f}",
+            f"{BAR}" if target == TARGETS[-1] else "",
+            f"{statistics.median(found['seconds']):.0f}",
+        ]
+        for target, found in result["targets"].items()
+    ]
+    about = results.machine(result["about"], "tensorflow", "keras", "onnxruntime", "ai-edge-litert")
+    title = f"The paper's network, {result['rounds']} round{'s' * (result['rounds'] > 1)}; {about}"
+    return [ResultTable(title, ["export", "memory at most, GB", "bar", "seconds"], rows)]
