@@ -4,8 +4,6 @@ import typing
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
-from sklearn.metrics import precision_recall_fscore_support
 
 CALIBRATION_BINS = 15  # as Guo et al. report
 RESAMPLES = 1000
@@ -114,6 +112,8 @@ def bootstrap(values: np.ndarray) -> np.ndarray:
     Returns:
         `(quantities, 2)`: low and high.
     """
+    import scipy.stats  # here, since it takes half a second that most commands need not wait for
+
     images = values.shape[1]
     if images == 1:  # SciPy refuses it; every resample is the image
         return np.repeat(values.astype("float64"), 2, axis=1)
@@ -156,6 +156,8 @@ def by_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, dict
     Returns:
         {class: {"precision": fraction, "recall": fraction, "f1": fraction, "images": count}}.
     """
+    from sklearn.metrics import precision_recall_fscore_support  # here for the same reason as SciPy
+
     columns = precision_recall_fscore_support(
         predictions.labels, predicted_classes(predictions.by_head["main"]), labels=range(len(classes)), zero_division=0
     )
@@ -177,6 +179,8 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[dict[str, int], floa
 
     Source: McNemar 1947, Psychometrika 12; exact form: binomial test on the images that only one gets right.
     """
+    import scipy.stats
+
     counts = {
         "both": int(np.sum(first & second)),
         "first": int(np.sum(first & ~second)),

@@ -14,7 +14,6 @@ from matplotlib.font_manager import FontEntry, FontProperties, findfont, fontMan
 from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from sklearn.metrics import confusion_matrix
 
 from inception_v1.atomic_files import atomic_file
 from training.data import pipeline, sources
@@ -80,6 +79,8 @@ def compared_curves(histories: Mapping[str, dict[str, np.ndarray]]) -> Figure:
 
 def confusion(predictions: Predictions, classes: Sequence[str]) -> Figure:
     """Counts of predicted against true classes of the main head, colored by fraction of the true class."""
+    from sklearn.metrics import confusion_matrix
+
     labels, seen_as = predictions.labels, predicted_classes(predictions.by_head["main"])
     counts = confusion_matrix(labels, seen_as, labels=range(len(classes)))
     fraction = counts / np.maximum(np.bincount(labels, minlength=len(classes)), 1)[:, None]

@@ -12,7 +12,6 @@ from inception_v1.atomic_files import write_text
 from inception_v1.spec import read_spec
 from training.presets import PRESETS
 from training.recipe import Recipe
-from training.report import figures
 from training.report.page import PAGE, EmbeddedFigure, Section, Table, embed, is_older, render
 from training.run_folder import HISTORY, METRICS, REPORT, SPEC, RunFolder, read_history
 
@@ -44,6 +43,8 @@ def write_run_page(run: RunFolder, section: Section | None = None) -> Path:
     Raises:
         UserError: no run, or a damaged file.
     """
+    from training.report import figures  # here, since Matplotlib takes half a second before a training begins
+
     recipe, metrics = run.recipe(), _metrics(run)
     history = read_history(run / HISTORY) if (run / HISTORY).is_file() else None
     (run / REPORT).mkdir(exist_ok=True)

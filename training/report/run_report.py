@@ -10,7 +10,6 @@ import numpy as np
 
 from inception_v1.atomic_files import atomic_file, check_file
 from training.evaluation.metrics import Predictions, by_class, predicted_classes
-from training.report import figures
 from training.run_folder import HISTORY, REPORT, RunFolder, read_history
 
 
@@ -25,6 +24,8 @@ def write_run_report(
         images: uint8 `(height, width, channels)` each, of the test split in the order of `predictions`.
         classes: names in label order.
     """
+    from training.report import figures  # here, since Matplotlib takes half a second before a training begins
+
     folder = run / REPORT
     write_evaluation(folder, predictions, classes)
     figures.save(figures.curves(read_history(run / HISTORY)), folder / "curves.png")
@@ -41,6 +42,8 @@ def write_evaluation(folder: Path, predictions: Predictions, classes: Sequence[s
         predictions: of a split.
         classes: names in label order.
     """
+    from training.report import figures
+
     folder.mkdir(parents=True, exist_ok=True)
     figures.save(figures.confusion(predictions, classes), folder / "confusion.png")
     figures.save(figures.reliability(predictions), folder / "reliability.png")

@@ -10,7 +10,7 @@ from tests.helpers.pages import HOSTILE, Page, check_self_contained
 from tests.helpers.runs import save_run
 from training.evaluation.metrics import summarize
 from training.presets import PRESETS
-from training.report import run_page
+from training.report import figures
 from training.report.run_page import nearest_preset, updated_run_page, write_run_page
 from training.run_folder import RunFolder
 
@@ -18,7 +18,7 @@ from training.run_folder import RunFolder
 @pytest.fixture
 def run(tmp_path, data_dir, monkeypatch):
     """A run of which no epoch has been tested; its curves are not drawn."""
-    monkeypatch.setattr(run_page.figures, "save", lambda figure, path: path.write_bytes(b"figure"))
+    monkeypatch.setattr(figures, "save", lambda figure, path: path.write_bytes(b"figure"))
     return RunFolder(save_run(tmp_path / "run", data_dir, model=False, learning_rate=0.03))
 
 
