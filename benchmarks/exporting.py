@@ -26,6 +26,8 @@ SAMPLE = 0.1  # seconds between two samples of the memory
 BAR = 2.5  # GB
 WRITE = """
 import sys
+import googlenet
+googlenet._prepare_tensorflow()  # without TensorFlow's notes
 from inception_v1 import build_googlenet
 build_googlenet().save(sys.argv[1])
 """
