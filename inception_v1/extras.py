@@ -1,6 +1,7 @@
 """Names the extra of this package that brings a library which is not installed."""
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +39,14 @@ def extra(name: str) -> Iterator[None]:
             f"Expected the extra [{name}], which pip install 'googlenet-keras[{name}]' adds; "
             f"Received: an installation without {module}."
         ) from None
+
+
+def check_installed(name: str) -> None:
+    """Raises MissingExtraError where a library of the extra `name` is not installed; none of them is imported."""
+    with extra(name):
+        for module in MODULES[name]:
+            if importlib.util.find_spec(module) is None:
+                raise ModuleNotFoundError(name=module)
 
 
 def public_names(

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from inception_v1 import GoogLeNet, Spec
 from inception_v1.atomic_files import write_json
+from inception_v1.extras import check_installed
 from inception_v1.losses import Crossentropy
 from training import callbacks, transfer
 from training import run_folder as files
@@ -156,6 +157,7 @@ def remove_states(run: RunFolder) -> None:
 
 
 def _check_arguments(recipe: Recipe, spec: Spec | None, data_service: str | None) -> None:
+    check_installed("train")  # also what is imported at the end of a run alone
     if recipe.deterministic and data_service:
         raise UserError(
             "Expected no data service in deterministic mode, since its batches arrive in any order; "

@@ -1,6 +1,7 @@
 """Real runs on the real digits, small enough for a test."""
 
 import dataclasses
+import importlib.util
 import json
 import resource
 import shutil
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from inception_v1.errors import MissingExtraError
 from inception_v1.spec import read_spec
 from tests.helpers.images import make_folder
 from tests.helpers.runs import DIGITS, NAIVE, history, saved_position
@@ -24,6 +26,14 @@ from training.task import complete_recipe, recipe_spec
 from training.train import train
 
 pytestmark = pytest.mark.usefixtures("undrawn")  # but the run of `finished` draws its figures
+
+
+def test_a_library_that_the_report_alone_needs_is_missed_before_training(tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
+    with pytest.raises(MissingExtraError, match=r"the extra \[train\].* without matplotlib"):
+        train(PRESETS["digits"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture(scope="module")
