@@ -21,7 +21,7 @@ FEATURES = "features"  # their name as an output
 
 class ExportModel:
     """What exports are made from. A call maps float32 `(batch, size, size, channels)`, normalized, to {output: float32
-    `(batch, classes)` probabilities}.
+    `(batch, classes)` probabilities}, and is meant for functions that are traced: each one copies the weights.
 
     Args:
         model: the trained network; it stays as it is.

@@ -1,7 +1,9 @@
 """A network as an ONNX file, whose metadata describes its input and classes."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import onnx
@@ -11,10 +13,8 @@ import tf2onnx
 from training.export import memory
 from training.export.export_model import ExportModel
 
-# Each of tf2onnx's dozen optimizers else has a copy of the network to fall back to, and hides why it failed.
-os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
-
 OPSET = 18  # the newest that tf2onnx writes
+CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # tf2onnx 1.17 takes any value for false
 
 
 @memory.released()
@@ -35,7 +35,10 @@ def convert(
     spec = tf.TensorSpec((None, *network.shape), tf.float32, "image")
     function = network.of_pixels if preprocessing else network.with_features if features else network
     predict = tf.function(lambda image: function(image), [spec])
-    model, _ = tf2onnx.convert.from_function(predict, [spec], opset=OPSET, inputs_as_nchw=["image"] if nchw else None)
+    with _without_copies():
+        model, _ = tf2onnx.convert.from_function(
+            predict, [spec], opset=OPSET, inputs_as_nchw=["image"] if nchw else None
+        )
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     del model.graph.value_info[:]
@@ -43,6 +46,20 @@ def convert(
     onnx.helper.set_model_props(model, _metadata(network, nchw, preprocessing))
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+@contextlib.contextmanager
+def _without_copies() -> Iterator[None]:
+    """Keeps tf2onnx from copying the network before each of its dozen optimizers, and from continuing without one that
+    fails."""
+    before = os.environ.get(CATCH_ERRORS)
+    os.environ[CATCH_ERRORS] = "FALSE"
+    try:
+        yield
+    finally:
+        del os.environ[CATCH_ERRORS]
+        if before is not None:
+            os.environ[CATCH_ERRORS] = before
 
 
 def describe(model: onnx.ModelProto) -> dict[str, dict[str, list[Any]]]:

@@ -13,17 +13,21 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from training.export import memory
+
 PRECISIONS = ("float32", "float16", "int8")
 CALIBRATION_BATCH = 16  # images in a run of the float32 network
 QUANTIZED = ["Conv", "Gemm", "MatMul", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat"]
 
 
+@memory.released()
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """The network in float16 but for its input and outputs, which stay float32."""
     with _quiet():
         return convert_float_to_float16(model, keep_io_types=True)
 
 
+@memory.released()
 def to_int8(model: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
     """The network with 8-bit convolutions, pools and concatenations, as pairs of QuantizeLinear and DequantizeLinear.
 

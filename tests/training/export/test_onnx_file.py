@@ -1,9 +1,11 @@
 import json
+import os
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tf2onnx
 
 from tests.helpers.images import patch_images
 from tests.helpers.networks import trained_network
@@ -29,6 +31,18 @@ def run(model, image, optimized=True):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(["probabilities"], {"image": image})[0]
+
+
+def test_an_optimizer_that_fails_is_not_passed_over(monkeypatch):
+    class Broken:
+        def optimize(self, graph, iteration):
+            raise LookupError("broken")
+
+    monkeypatch.setitem(tf2onnx.optimizer._optimizers, "remove_identity", Broken)
+    monkeypatch.setenv("TF2ONNX_CATCH_ERRORS", "TRUE")
+    with pytest.raises(LookupError, match="broken"):
+        onnx_file.convert(network_of("batchnorm", 32))
+    assert os.environ["TF2ONNX_CATCH_ERRORS"] == "TRUE"  # as it was
 
 
 @pytest.mark.parametrize(("nchw", "preprocessing"), [(False, False), (True, True)])

@@ -53,7 +53,8 @@ def loaded(folder: Path) -> Any:
 
 
 def release_memory() -> None:
-    """Gives what the forms before have used back to the operating system: the exporting process needs its share."""
+    """Returns the memory of the forms that have run to the operating system, as `memory.released` does in the exporting
+    process, of which this one imports nothing."""
     loaded.cache_clear()
     gc.collect()
     with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries than GNU's
