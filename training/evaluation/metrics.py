@@ -112,7 +112,7 @@ def bootstrap(values: np.ndarray) -> np.ndarray:
     Returns:
         `(quantities, 2)`: low and high.
     """
-    import scipy.stats  # here, since it takes half a second that most commands need not wait for
+    import scipy.stats  # imported here: it takes half a second, which most commands need not wait for
 
     images = values.shape[1]
     if images == 1:  # SciPy refuses it; every resample is the image
@@ -156,7 +156,7 @@ def by_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, dict
     Returns:
         {class: {"precision": fraction, "recall": fraction, "f1": fraction, "images": count}}.
     """
-    from sklearn.metrics import precision_recall_fscore_support  # here for the same reason as SciPy
+    from sklearn.metrics import precision_recall_fscore_support  # imported here for the reason in `bootstrap`
 
     columns = precision_recall_fscore_support(
         predictions.labels, predicted_classes(predictions.by_head["main"]), labels=range(len(classes)), zero_division=0
@@ -179,7 +179,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[dict[str, int], floa
 
     Source: McNemar 1947, Psychometrika 12; exact form: binomial test on the images that only one gets right.
     """
-    import scipy.stats
+    import scipy.stats  # imported here for the reason in `bootstrap`
 
     counts = {
         "both": int(np.sum(first & second)),

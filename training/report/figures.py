@@ -79,7 +79,7 @@ def compared_curves(histories: Mapping[str, dict[str, np.ndarray]]) -> Figure:
 
 def confusion(predictions: Predictions, classes: Sequence[str]) -> Figure:
     """Counts of predicted against true classes of the main head, colored by fraction of the true class."""
-    from sklearn.metrics import confusion_matrix
+    from sklearn.metrics import confusion_matrix  # imported here, as in `metrics`
 
     labels, seen_as = predictions.labels, predicted_classes(predictions.by_head["main"])
     counts = confusion_matrix(labels, seen_as, labels=range(len(classes)))

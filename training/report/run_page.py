@@ -43,7 +43,9 @@ def write_run_page(run: RunFolder, section: Section | None = None) -> Path:
     Raises:
         UserError: no run, or a damaged file.
     """
-    from training.report import figures  # here, since Matplotlib takes half a second before a training begins
+    from training.report import (
+        figures,
+    )  # imported here: Matplotlib takes half a second, which training need not wait for
 
     recipe, metrics = run.recipe(), _metrics(run)
     history = read_history(run / HISTORY) if (run / HISTORY).is_file() else None

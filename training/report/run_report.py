@@ -24,7 +24,9 @@ def write_run_report(
         images: uint8 `(height, width, channels)` each, of the test split in the order of `predictions`.
         classes: names in label order.
     """
-    from training.report import figures  # here, since Matplotlib takes half a second before a training begins
+    from training.report import (
+        figures,
+    )  # imported here: Matplotlib takes half a second, which training need not wait for
 
     folder = run / REPORT
     write_evaluation(folder, predictions, classes)
@@ -42,7 +44,7 @@ def write_evaluation(folder: Path, predictions: Predictions, classes: Sequence[s
         predictions: of a split.
         classes: names in label order.
     """
-    from training.report import figures
+    from training.report import figures  # imported here, as above
 
     folder.mkdir(parents=True, exist_ok=True)
     figures.save(figures.confusion(predictions, classes), folder / "confusion.png")
