@@ -43,9 +43,8 @@ def write_run_page(run: RunFolder, section: Section | None = None) -> Path:
     Raises:
         UserError: no run, or a damaged file.
     """
-    from training.report import (
-        figures,
-    )  # imported here: Matplotlib takes half a second, which training need not wait for
+    # Imported here: Matplotlib takes half a second, which training need not wait for.
+    from training.report import figures
 
     recipe, metrics = run.recipe(), _metrics(run)
     history = read_history(run / HISTORY) if (run / HISTORY).is_file() else None

@@ -24,9 +24,8 @@ def write_run_report(
         images: uint8 `(height, width, channels)` each, of the test split in the order of `predictions`.
         classes: names in label order.
     """
-    from training.report import (
-        figures,
-    )  # imported here: Matplotlib takes half a second, which training need not wait for
+    # Imported here: Matplotlib takes half a second, which training need not wait for.
+    from training.report import figures
 
     folder = run / REPORT
     write_evaluation(folder, predictions, classes)
