@@ -23,10 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser = results.parser(NAME, __doc__)
     trained_runs.add_flags(parser, NAME)
     parser.add_argument("--budgets", type=float, nargs="+", default=[1.0, 0.4], help="Multiply-accumulates to keep.")
-    options = parser.parse_args(arguments)
-    result = measure(options)
-    results.save(NAME, result)
-    return tables(result)
+    return results.run_with_flags(NAME, parser, arguments, measure, tables)
 
 
 def measure(options: Any) -> dict[str, Any]:

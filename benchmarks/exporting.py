@@ -6,10 +6,7 @@ both at the same time, with pages that both use counted once (proportional set s
 cores.
 """
 
-import contextlib
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,19 +18,12 @@ import psutil
 
 from benchmarks import results
 from benchmarks.results import ResultTable
+from benchmarks.rounds import sample_memory
 
 NAME = "export"
 TARGETS = ("savedmodel", "onnx", "litert", "savedmodel,onnx,litert")
 SAMPLE = 0.1  # seconds between the end of a sample of the memory and the next one
 BAR = 2.5  # GB
-WRITE = """
-import sys
-import googlenet
-googlenet._prepare_tensorflow()  # without TensorFlow's notes
-from inception_v1 import build_googlenet
-build_googlenet().save(sys.argv[1])
-"""
-ENVIRONMENT = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
@@ -42,47 +32,32 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
 
 def measure(rounds: int) -> dict[str, Any]:
     """Bytes at most and seconds of every export, round by round."""
+    from inception_v1 import build_googlenet
+
     targets: dict[str, dict[str, list[float]]] = {target: {"bytes": [], "seconds": []} for target in TARGETS}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "paper.keras")
-        subprocess.run([sys.executable, "-c", WRITE, file], env=os.environ | ENVIRONMENT, check=True)
+        build_googlenet().save(file)
         for turn in range(rounds):
             for target, found in targets.items():
                 out = Path(folder, f"{turn} {target}")
                 command = [sys.executable, "-m", "googlenet", "export", str(file), "--to", target, "--out", str(out)]
                 began = time.perf_counter()
-                found["bytes"].append(max(sample_tree(command)))
+                found["bytes"].append(max(sample_memory(command, tree_memory, SAMPLE)))
                 found["seconds"].append(time.perf_counter() - began)
     return {"about": results.about(), "rounds": rounds, "targets": targets}
 
 
-def sample_tree(command: Sequence[str]) -> list[int]:
-    """Bytes that a command and the processes it starts hold together, again and again until its end.
-
-    Raises:
-        RuntimeError: the command failed.
-    """
-    memory: list[int] = []
-    with psutil.Popen(command, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
-        while True:
-            memory.append(sum(map(proportional_set_size, process_tree(process))))
-            with contextlib.suppress(psutil.TimeoutExpired):
-                process.wait(SAMPLE)
-                break
-    if process.returncode:
-        raise RuntimeError(f"The command ended with status {process.returncode}: {command}.")
-    return memory
-
-
-def process_tree(process: psutil.Process) -> list[psutil.Process]:
-    """A process and all that it started; none where it has ended."""
+def tree_memory(process: int) -> int:
+    """Bytes that a process and all that it started hold together; 0 where it has ended."""
     try:
-        return [process, *process.children(recursive=True)]
+        family = [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
     except psutil.NoSuchProcess:
-        return []
+        return 0
+    return sum(map(_proportional_set_size, family))
 
 
-def proportional_set_size(process: psutil.Process) -> int:
+def _proportional_set_size(process: psutil.Process) -> int:
     """Bytes of a process, of a page that n processes use an nth; 0 where it has ended."""
     try:
         return int(process.memory_full_info().pss)

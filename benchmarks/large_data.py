@@ -8,12 +8,10 @@ that decoding is what it does. 20,000 images (2.2 GB) and about 20 minutes on 2 
 an epoch of ten times as many, needs 21 GB and about 70 minutes, of which 45 are spent on making the images.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +25,7 @@ from PIL import Image
 
 from benchmarks import results
 from benchmarks.results import CORES, ResultTable
-from benchmarks.rounds import memory_of
+from benchmarks.rounds import memory_of, sample_memory
 from inception_v1.atomic_files import atomic_file, write_json
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -158,21 +156,8 @@ def sample_training(folder: Path, images: int, steps: int) -> dict[str, Any]:
         if wanted < images:
             command += ["--train-split", f"train[:{wanted}]"]
         began = time.perf_counter()
-        with subprocess.Popen(command, env=os.environ | {"KERAS_HOME": scratch}, stdout=subprocess.DEVNULL) as process:
-            memory = sample_memory(process)
-        if process.returncode:
-            raise RuntimeError(f"The training ended with status {process.returncode}.")
+        memory = sample_memory(command, memory_of, SAMPLE, KERAS_HOME=scratch)
         return {"memory": memory, "training_seconds": time.perf_counter() - began, "epochs": recipe.epochs}
-
-
-def sample_memory(process: "subprocess.Popen[bytes]") -> list[int]:
-    """The resident bytes of a process every second until it has ended."""
-    memory: list[int] = []
-    while process.poll() is None:
-        memory.append(memory_of(process.pid))
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(SAMPLE)
-    return memory
 
 
 def growth(memory: Sequence[int]) -> float:

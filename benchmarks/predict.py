@@ -15,6 +15,7 @@ from benchmarks import results
 from benchmarks.input_pipeline import IMAGES, write_folder
 from benchmarks.results import ResultTable
 from benchmarks.rounds import Make, Work, alternate, median, spread
+from benchmarks.trained_runs import write_untrained
 
 NAME = "predict"
 WIDTH = 0.1
@@ -67,13 +68,7 @@ def prediction(folder: Path) -> Work:
 
 def make_run(folder: Path, images: Path) -> Any:
     """A run whose network is not trained."""
-    from inception_v1 import GoogLeNet
     from training.recipe import Recipe
-    from training.run_folder import RunFolder
-    from training.task import recipe_spec
 
     recipe = Recipe(source=f"folder:{images}", width_multiplier=WIDTH)
-    spec, run = recipe_spec(recipe, 3, 2), RunFolder(folder)
-    run.create(recipe, spec, ["a", "b"])
-    GoogLeNet(**spec.to_dict()).save(run / "best.keras")
-    return run
+    return write_untrained(folder, recipe, 3, ["a", "b"])

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import results, trained_runs
 from benchmarks.results import ResultTable
 from benchmarks.trained_runs import describe_seeds, mean_and_deviation, train_or_read
@@ -28,10 +26,7 @@ BAR = -0.3  # points, of int8
 def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser = results.parser(NAME, __doc__)
     trained_runs.add_flags(parser, NAME)
-    options = parser.parse_args(arguments)
-    result = measure(options)
-    results.save(NAME, result)
-    return tables(result)
+    return results.run_with_flags(NAME, parser, arguments, measure, tables)
 
 
 def measure(options: Any) -> dict[str, Any]:
@@ -57,7 +52,7 @@ def score_exports(folder: Path) -> dict[str, dict[str, float]]:
     network = ExportModel(run.model(), run.classes())
     with tempfile.TemporaryDirectory() as out:
         card = export(folder, out, to=("onnx", "litert"), precisions=PRECISIONS, version=1)
-        everything = comparison_samples(run, network, np.iinfo("int64").max)
+        everything = comparison_samples(run, network, run.metrics()["images"])
         scores: dict[str, dict[str, float]] = verify(Path(out, "1"), card, network, everything)["accuracy"]
         return scores
 

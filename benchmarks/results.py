@@ -66,7 +66,18 @@ def run(
     tables: Callable[[dict[str, Any]], list[ResultTable]],
 ) -> list[ResultTable]:
     """What a benchmark without flags of its own does: measures so many rounds, saves, and returns the tables."""
-    result = measure(parser(name, doc, rounds).parse_args(arguments).rounds)
+    return run_with_flags(name, parser(name, doc, rounds), arguments, lambda options: measure(options.rounds), tables)
+
+
+def run_with_flags(
+    name: str,
+    flags: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    measure: Callable[[argparse.Namespace], dict[str, Any]],
+    tables: Callable[[dict[str, Any]], list[ResultTable]],
+) -> list[ResultTable]:
+    """The same of a benchmark with flags of its own, which `measure` gets."""
+    result = measure(flags.parse_args(arguments))
     save(name, result)
     return tables(result)
 

@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import multiprocessing
+import os
 import statistics
+import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -124,6 +126,29 @@ def _next_request(connection: Connection) -> str | None:
         return connection.recv()
     except EOFError:
         return None
+
+
+def sample_memory(command: Sequence[str], held: Callable[[int], int], every: float, **environment: str) -> list[int]:
+    """Runs a command, whose output is not shown, and returns the bytes that it holds, again and again until its end.
+
+    Args:
+        command: program and arguments.
+        held: from the command's process to bytes.
+        every: seconds between the end of a sample and the next one.
+        **environment: variables that the command sees besides.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    memory: list[int] = []
+    with subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            memory.append(held(process.pid))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(every)
+    if process.returncode:
+        raise RuntimeError(f"The command ended with status {process.returncode}: {' '.join(command)}.")
+    return memory
 
 
 def memory_of(process: int | str = "self", which: str = "VmRSS") -> int:

@@ -41,10 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 0.25], help="Fractions of the MACs.")
     parser.add_argument("--networks", type=int, default=12, help="Of the rank correlation, at the first budget.")
     parser.add_argument("--retrain", type=int, default=3, help="Best trials of a search that are trained alone.")
-    options = parser.parse_args(arguments)
-    result = measure(options)
-    results.save(NAME, result)
-    return tables(result)
+    return results.run_with_flags(NAME, parser, arguments, measure, tables)
 
 
 def measure(options: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.results import ResultTable
+from benchmarks.trained_runs import write_untrained
 
 NAME = "startup"
 HELP, KERAS, STEP = "googlenet --help", "import keras", "googlenet train, first step"
@@ -81,15 +82,9 @@ def write_run(folder: Path) -> dict[str, str]:
     import sklearn.datasets
     from PIL import Image
 
-    from inception_v1 import GoogLeNet
-    from training.presets import preset
-    from training.run_folder import RunFolder
-    from training.task import recipe_spec
+    from training.presets import PRESETS
 
-    recipe, run, image = preset("digits"), RunFolder(folder / RUN), folder / "image.jpg"
-    spec = recipe_spec(recipe, 1, 10)
-    run.create(recipe, spec, [str(digit) for digit in range(10)])
-    GoogLeNet(**spec.to_dict()).save(run / "best.keras")
+    run, image = write_untrained(folder / RUN, PRESETS["digits"], 1, list("0123456789")), folder / "image.jpg"
     Image.fromarray(sklearn.datasets.load_sample_images().images[0]).save(image)
     return {RUN: str(run.path), IMAGE: str(image)}
 

@@ -11,6 +11,7 @@ from inception_v1.spec import Spec
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
+    from training.run_folder import RunFolder
 
 RECIPE = (
     "epochs",
@@ -63,6 +64,18 @@ def train_or_read(folder: Path, recipe: "Recipe", spec: Spec | None = None) -> d
         train(recipe, folder, spec=spec)
     counted = cost(read_spec(run / SPEC)).without_aux()
     return {"params": counted.params, "macs": counted.macs} | accuracies(folder)
+
+
+def write_untrained(folder: Path, recipe: "Recipe", channels: int, classes: list[str]) -> "RunFolder":
+    """A run whose network is not trained, of images with so many channels."""
+    from inception_v1 import GoogLeNet
+    from training.run_folder import BEST, RunFolder
+    from training.task import recipe_spec
+
+    spec, run = recipe_spec(recipe, channels, len(classes)), RunFolder(folder)
+    run.create(recipe, spec, classes)
+    GoogLeNet(**spec.to_dict()).save(run / BEST)
+    return run
 
 
 def accuracies(folder: Path) -> dict[str, Any]:

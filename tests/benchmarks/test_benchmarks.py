@@ -70,13 +70,14 @@ def test_memory_is_that_of_the_contestant_alone():
 def test_memory_of_a_command_has_that_of_the_processes_it_starts():
     child = "import time; held = b'x' * 200_000_000; time.sleep(1)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
-    assert max(exporting.sample_tree([sys.executable, "-c", parent])) > 200e6
-    assert max(exporting.sample_tree([sys.executable, "-c", "import time; time.sleep(0.3)"])) < 100e6
+    assert max(rounds.sample_memory([sys.executable, "-c", parent], exporting.tree_memory, 0.1)) > 200e6
+    alone = [sys.executable, "-c", "import time; time.sleep(0.3)"]
+    assert max(rounds.sample_memory(alone, exporting.tree_memory, 0.1)) < 100e6
 
 
 def test_a_command_that_fails_has_no_memory():
     with pytest.raises(RuntimeError, match="status 3"):
-        exporting.sample_tree([sys.executable, "-c", "raise SystemExit(3)"])
+        rounds.sample_memory([sys.executable, "-c", "raise SystemExit(3)"], rounds.memory_of, 0.1)
 
 
 def test_a_contestant_that_dies_is_named():
