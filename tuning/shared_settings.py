@@ -16,7 +16,8 @@ class SharedSettings:
     statistics_images: Annotated[int, Range(FEWEST_IMAGES, 10**6, below=False)] = 1024
     """Training images on which the statistics of batch normalization are measured for each trial."""
     retrain: Annotated[int, Range(0, 10**4, below=False)] = 0
-    """Best trials that are trained alone after the search, by the recipe; the best of all such is the search's."""
+    """Best trials that are trained alone after the search, by the recipe; the best of all such is the search's. With
+    --pareto: trials that are evenly spread over the front, the most accurate first."""
     rank_check: Annotated[int, Range(0, 10**4, below=False)] = 0
     """Trials, evenly spread over the ranking, that are trained alone to correlate both rankings (Spearman)."""
 

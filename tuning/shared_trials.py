@@ -110,8 +110,10 @@ def training_images(task: AnyTask, count: int) -> np.ndarray:
 
 
 def to_retrain(found: Results, settings: SharedSettings) -> list[Trial]:
-    """The trials that are trained alone: the best ones, then those evenly spread over the ranking."""
-    chosen = [*found.ranked[: settings.retrain], *evenly_spread(found.ranked, settings.rank_check)]
+    """The trials that are trained alone: the best ones, or of a search for a front those evenly spread over it from its
+    most accurate on, then those evenly spread over the ranking."""
+    best = evenly_spread(found.front[::-1], settings.retrain) if found.pareto else found.ranked[: settings.retrain]
+    chosen = [*best, *evenly_spread(found.ranked, settings.rank_check)]
     return list({trial.number: trial for trial in chosen}.values())
 
 

@@ -129,9 +129,9 @@ def simulated(monkeypatch):
     return trained
 
 
-def search(folder, recipe, trials=12, tuner="random", **shared):
-    settings = SharedSettings(**shared)
-    return tuning.search(folder, recipe=recipe, tuner=tuner, trials=trials, multipliers=(0.5, 1.0), shared=settings)
+def search(folder, recipe, trials=12, tuner="random", pareto=False, **shared):
+    settings = {"trials": trials, "multipliers": (0.5, 1.0), "shared": SharedSettings(**shared), "pareto": pareto}
+    return tuning.search(folder, recipe=recipe, tuner=tuner, **settings)
 
 
 @pytest.mark.parametrize("tuner", ["bayesian", "evolution"])
@@ -149,6 +149,19 @@ def test_the_best_is_that_of_those_trained_alone(recipe, simulated, tmp_path, tu
     more = search(tmp_path / "s", recipe, tuner=tuner, retrain=3, rank_check=5)
     assert simulated == [*before, f"trial_{numbers[2]}"]  # what was trained stays
     assert outcomes(more) == outcomes(found)
+
+
+def test_of_a_front_networks_of_all_costs_are_trained_alone(recipe, simulated, tmp_path):
+    found = search(tmp_path / "s", recipe, tuner="evolution", pareto=True, retrain=3)
+    front = [trial.number for trial in found.front]
+    assert len(front) > 3
+    chosen = [front[-1], front[-1 - round((len(front) - 1) / 2)], front[0]]
+    assert simulated == ["widest", *(f"trial_{number}" for number in chosen)]
+    assert set(found.alone) == set(chosen)
+    rows = Page((tmp_path / "s/report/report.html").read_text("utf-8")).rows
+    listed = {row[1]: row[-1] for row in rows if row[0].startswith("front/")}
+    assert listed == {str(n): f"{found.alone[n]:.4f}" if n in chosen else "" for n in front}
+    assert read_search(tmp_path / "s") == found
 
 
 def widths(trial):

@@ -105,14 +105,17 @@ def _compare(best: Trial, baseline: Trial | None, alone: Mapping[int, float]) ->
 
 
 def _front(results: Results) -> Table:
-    """The trials on the front, cheapest first, with the folder of each network."""
+    """The trials on the front, cheapest first, with the folder of each network, and with what those of them scored that
+    were trained alone."""
     rows = [
         [f"front/{number:02d}", trial.number, _score(trial), f"{trial.params:,}", f"{trial.macs:,}"]
         + ([] if trial.latency is None else [f"{trial.cost:.3g}"])
+        + ([_score_alone(trial, results.alone)] if results.alone else [])
         for number, trial in enumerate(results.front)
     ]
     timed = ("ms",) if results.front[0].latency is not None else ()
-    return Table(("folder", "trial", "score", "parameters", "MACs", *timed), rows)
+    alone = ("trained alone",) if results.alone else ()
+    return Table(("folder", "trial", "score", "parameters", "MACs", *timed, *alone), rows)
 
 
 def _figure(name: str, direction: str, png: bytes) -> EmbeddedFigure:
