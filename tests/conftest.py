@@ -51,11 +51,11 @@ def undrawn(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def four_blocks():
-    """Gives all networks of a test file four blocks in place of nine, where it is not about how many they have."""
+def few_blocks():
+    """Gives all networks of a test file a few blocks in place of nine, where it is not about how many they have."""
     from tests.helpers import blocks
 
-    with blocks.four_blocks():
+    with blocks.few_blocks():
         yield
 
 
@@ -71,12 +71,12 @@ def all_blocks():
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory, data_dir):
     """A run on digits, the folder of its first export in every form, and its model card."""
-    from tests.helpers.blocks import four_blocks
+    from tests.helpers.blocks import few_blocks
     from tests.helpers.runs import save_run
     from training.export.export import export
 
     root = tmp_path_factory.mktemp("exported")
-    with four_blocks():
+    with few_blocks():
         run = save_run(root / "run", data_dir, test_split="test[:40]")
         card = export(run, root / "digits", to="savedmodel,onnx,litert", batching=8)
     return run, root / "digits" / "1", card

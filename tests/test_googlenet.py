@@ -26,7 +26,7 @@ from training.presets import PRESETS
 from training.recipe import Recipe, numeric_fields
 from tuning import Budget
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 TINY = ["--width-multiplier", "0.1", "--no-aux", "--epochs", "1", "--warmup-epochs", "0"]
 TINY += ["--train-split", "train[:128]"]
 

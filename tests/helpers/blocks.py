@@ -1,33 +1,33 @@
-"""GoogLeNets of four blocks, for tests of what surrounds a network: with all nine, layers take most of their time."""
+"""GoogLeNets of a few blocks, for tests of what surrounds a network: with all nine, layers take most of their time."""
 
 import contextlib
 import sys
 
 from inception_v1.spec import Inception, Spec
 
-FOUR = ("3b", "4a", "4d", "5b")  # the auxiliary heads read 4a and 4d; pools follow 3b and come before 5b
-ENTER = "from tests.helpers.blocks import four_blocks\nblocks = four_blocks()\nblocks.__enter__()\n"  # never left
-_trunk_of_nine = Spec.trunk
+FEW = ("3b", "4a", "4d", "5b")  # the auxiliary heads read 4a and 4d; pools follow 3b and come before 5b
+ENTER = "from tests.helpers.blocks import few_blocks\nblocks = few_blocks()\nblocks.__enter__()\n"  # never left
+_trunk_of_all_blocks = Spec.trunk
 
 
-def _trunk_of_four(self, widths=None, stem_widths=None):
-    layers = _trunk_of_nine(self, widths, stem_widths)
-    return tuple(layer for layer in layers if not isinstance(layer, Inception) or layer.name[-2:] in FOUR)
+def _trunk_of_few_blocks(self, widths=None, stem_widths=None):
+    layers = _trunk_of_all_blocks(self, widths, stem_widths)
+    return tuple(layer for layer in layers if not isinstance(layer, Inception) or layer.name[-2:] in FEW)
 
 
-def are_four():
-    """Whether networks of this process have four blocks."""
-    return Spec.trunk is _trunk_of_four
+def have_few_blocks():
+    """Whether networks of this process have a few blocks."""
+    return Spec.trunk is _trunk_of_few_blocks
 
 
-def four_blocks():
-    """A context in which networks of this process, and of those that `ForkedProcess` starts, have four blocks."""
-    return _replaced(_trunk_of_four)
+def few_blocks():
+    """A context in which networks of this process, and of those that `ForkedProcess` starts, have a few blocks."""
+    return _replaced(_trunk_of_few_blocks)
 
 
 def all_blocks():
     """A context in which they have all nine."""
-    return _replaced(_trunk_of_nine)
+    return _replaced(_trunk_of_all_blocks)
 
 
 @contextlib.contextmanager

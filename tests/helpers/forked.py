@@ -11,7 +11,7 @@ import tempfile
 import weakref
 from pathlib import Path
 
-from tests.helpers.blocks import all_blocks, are_four, four_blocks
+from tests.helpers.blocks import all_blocks, few_blocks, have_few_blocks
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
@@ -22,7 +22,7 @@ _CONTEXT.set_forkserver_preload(
 class ForkedProcess:
     """What `subprocess.Popen` starts for `[python, "-c", CODE, *arguments]` or `[python, SCRIPT, *arguments]`, with
     those of its methods that the tests use. The process leads a group of its own, writes to a file, and has networks of
-    four blocks where this process has.
+    a few blocks where this process has.
 
     Args:
         command: as above.
@@ -34,7 +34,7 @@ class ForkedProcess:
         self._output = Path(output or tempfile.mkstemp(prefix="output")[1])
         if output is None:
             weakref.finalize(self, self._output.unlink)
-        arguments = list(map(str, command[1:])), environment, self._output, are_four()
+        arguments = list(map(str, command[1:])), environment, self._output, have_few_blocks()
         self._process = _CONTEXT.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         self.pid = self._process.pid
@@ -67,7 +67,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(arguments, environment, output, are_four):
+def _run(arguments, environment, output, have_few_blocks):
     """Runs in the new process."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # even where the tests run in the background
@@ -77,7 +77,7 @@ def _run(arguments, environment, output, are_four):
             stream.reconfigure(line_buffering=True)
     os.environ.update(environment)
     try:
-        with four_blocks() if are_four else all_blocks():
+        with few_blocks() if have_few_blocks else all_blocks():
             if arguments[0] == "-c":
                 sys.argv = ["-c", *arguments[2:]]
                 exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from tests.helpers import ROOT
-from tests.helpers.blocks import ENTER, are_four
+from tests.helpers.blocks import ENTER, have_few_blocks
 from tests.helpers.forked import ForkedProcess
 
 LIMIT = 300  # seconds for any process
@@ -70,9 +70,9 @@ def command(flags, *fault):
     `fault` is a signal's name and the epoch (from 0) in whose second step the process sends it to itself.
     """
     if fault:
-        enter = ENTER if are_four() else ""
+        enter = ENTER if have_few_blocks() else ""
         return [sys.executable, "-c", enter + FAULT.format(name=fault[0], epoch=fault[1]), *map(str, flags)]
-    script = "tests/helpers/four_block_googlenet.py" if are_four() else "googlenet.py"
+    script = "tests/helpers/few_block_googlenet.py" if have_few_blocks() else "googlenet.py"
     return [sys.executable, str(ROOT / script), *map(str, flags)]
 
 

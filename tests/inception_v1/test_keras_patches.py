@@ -10,7 +10,7 @@ import pytest
 from inception_v1 import keras_patches
 from tests.helpers.processes import free_ports, processes
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 SCRIPT = textwrap.dedent("""
     import sys

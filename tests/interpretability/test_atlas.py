@@ -20,7 +20,7 @@ from tests.helpers.networks import patch_images, trained_network
 from tests.helpers.runs import save_run
 from training.trained_network import read_trained
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 module = importlib.import_module("interpretability.atlas")
 read_once = functools.cache(read_trained)

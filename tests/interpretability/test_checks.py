@@ -7,7 +7,7 @@ from inception_v1 import GoogLeNet
 from interpretability.checks import FRACTIONS, check_attributions, curve, randomized, rank_correlation
 from tests.helpers.images import patch_images
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 
 class LeftPixels:

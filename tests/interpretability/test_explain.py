@@ -15,7 +15,7 @@ from tests.helpers.networks import trained_network
 from tests.helpers.pages import check_self_contained
 from tests.helpers.runs import save_run
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from tests.helpers.networks import logits_of, patch_images, trained_network
 from tuning.criteria import CRITERIA, best_channels, cluster_scores
 from tuning.training_examples import Examples
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 LAYER, DEAD, TWIN = "conv2_3x3", 3, (1, 6)  # a channel without filter; two of which one is half of the other
 SIZE = (32, 32, 1)

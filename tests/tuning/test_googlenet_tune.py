@@ -21,7 +21,7 @@ from training import run_folder
 from training.run_folder import RunFolder
 from tuning.search_folder import read_search
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 FLAGS = "tune --space branches --tuner evolution --trials 2 --keep-macs 0.05 --variant plain --no-aux --epochs 3 "
 FLAGS += "--width-multiplier 0.2 --train-split train[:64] --validation-split test[:20] --batch-size 32 "

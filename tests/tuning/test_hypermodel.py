@@ -12,7 +12,7 @@ from tests.helpers.searches import KEPT
 from training.presets import PRESETS
 from tuning import Space
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 
 def test_a_users_own_tuner_builds_networks_in_the_budget(tmp_path):

@@ -24,7 +24,7 @@ from tuning.latency_measurement import (
 from tuning.latency_table import operations, read_latency_table
 from tuning.space import SPACES, Space
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 TINY = Spec("plain", input_shape=(32, 32, 1), classes=3, aux=False, stem="small", width_multiplier=0.2)
 

@@ -14,7 +14,7 @@ from tuning.sandwich import Sandwich, make_sandwich, vector, widest
 from tuning.sliced_network import SlicedNetwork
 from tuning.space import Space
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 START = Spec(
     "batchnorm",

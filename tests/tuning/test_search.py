@@ -13,7 +13,7 @@ from tests.helpers.searches import KEPT, outcomes
 from tuning import Budget
 from tuning.search_folder import read_search
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 
 def test_what_ended_before_ctrl_c_is_reported(search, simulated):

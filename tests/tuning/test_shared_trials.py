@@ -26,7 +26,7 @@ from tuning.importance import Importance
 from tuning.report import terminal, write
 from tuning.search_folder import read_search
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 SETTINGS = SharedSettings(step_samples=1, statistics_images=32, retrain=1)
 

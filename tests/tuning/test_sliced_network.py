@@ -14,7 +14,7 @@ from training.transfer import estimate_statistics
 from tuning.slice_scores import SliceScorer
 from tuning.sliced_network import SlicedNetwork
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 
 def some_widths(spec, seed=0):

@@ -12,14 +12,14 @@ import googlenet
 import tuning
 from inception_v1 import cost
 from inception_v1.dependencies import channels
-from tests.helpers.blocks import FOUR
+from tests.helpers.blocks import FEW
 from tests.helpers.pages import Page
 from tests.helpers.runs import metrics, save_run, saved_position
 from training.evaluation.evaluate import evaluate
 from training.run_folder import RunFolder
 from tuning import allocation, sensitivity
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 SPLITS = {"train_split": "train[:64]", "validation_split": "test[:9]", "test_split": "test[:20]", "batch_size": 32}
 SETTINGS = tuning.SlimSettings(keep_macs=0.7, multiple=2, images=32, epochs=1, criterion="magnitude")
@@ -80,7 +80,7 @@ def test_the_slimmed_run_is_an_ordinary_run(slimmed, source):
 def test_what_was_measured_is_kept_and_on_the_page(slimmed, source, capsys):
     folder, result, _, _ = slimmed
     assert result == json.loads((folder / "slimming.json").read_text())
-    assert len(result["sensitivity"]) == 4 * len(FOUR) + 3
+    assert len(result["sensitivity"]) == 4 * len(FEW) + 3
     whole, *smaller = (row[0] for row in result["curve"])
     assert whole == result["networks"]["source"]["macs"] > max(smaller)
     assert result["networks"]["slimmed"]["top1"] == metrics(folder)["heads"]["main"]["top1"]

@@ -14,7 +14,7 @@ from training.run_state import StateFiles
 from tuning import Budget, trials
 from tuning.results import last_line
 
-pytestmark = pytest.mark.usefixtures("four_blocks")
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 
 def test_failed_trials_are_recorded_and_the_search_continues(search, simulated):
