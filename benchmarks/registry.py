@@ -22,12 +22,13 @@ MODULES = {  # of this package
     "large_data": "large_data",
     "gpu": "gpu",
     "quantization": "quantization",
+    "distillation": "distillation",
     "slim": "slim",
     "correlated_widths": "correlated_widths",
     "shared_weights": "shared_weights",
 }
 # Which run by name alone: one needs a GPU, one gigabytes of the disk, the others take hours.
-ALONE = ("gpu", "large_data", "quantization", "slim", "correlated_widths", "shared_weights")
+ALONE = ("gpu", "large_data", "quantization", "distillation", "slim", "correlated_widths", "shared_weights")
 
 
 def load(name: str) -> ModuleType:

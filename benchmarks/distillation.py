@@ -1,0 +1,108 @@
+"""What auxiliary heads that learn from the main one are worth: python -m benchmarks distillation
+
+Networks of a quarter of the paper's width are trained from the labels alone, and with `--distill-heads` besides, from
+the same seeds. The table shows how much top-1 changes on the test split, and how much longer a step takes: one batch
+that stays in memory, the networks in turns. By the recipe `fashion` in full about an hour a seed on 2 cores without
+bfloat16; a benchmark that was interrupted resumes.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks import results, rounds, trained_runs
+from benchmarks.results import ResultTable
+from benchmarks.trained_runs import describe_seeds, difference, spread, train_or_read
+
+if TYPE_CHECKING:
+    from inception_v1.spec import Spec
+    from training.recipe import Recipe
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+NAME = "distillation"
+WIDTH = 0.25
+LABELS = "labels alone"
+STEPS = 8  # that are timed together
+BARS = (0.3, 1.1)  # points of top-1 at least, and the time of a step at most
+
+
+def main(arguments: Sequence[str] | None = None) -> list[ResultTable]:
+    parser = results.parser(NAME, __doc__, rounds=15)
+    trained_runs.add_flags(parser, NAME)
+    parser.set_defaults(width_multiplier=WIDTH)
+    parser.add_argument("--weights", type=float, nargs="+", default=[1.0], help="Values of --distill-heads.")
+    return results.run_with_flags(NAME, parser, arguments, measure, tables)
+
+
+def measure(options: Any) -> dict[str, Any]:
+    """Accuracies for each seed, and images per second of steps, by how the network learns."""
+    from inception_v1.spec import read_spec
+    from training.run_folder import SPEC
+
+    recipe = trained_runs.changed_recipe(options)
+    learned = {LABELS: recipe}
+    learned |= {f"distill_heads {w:g}": dataclasses.replace(recipe, distill_heads=w) for w in options.weights}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in learned}
+    for seed in options.seeds:  # every way before the next seed, so that an interrupted benchmark has pairs
+        for name, own in learned.items():
+            folder = options.out / f"{name.replace(' ', '_')}-{seed}"
+            runs[name].append(train_or_read(folder, dataclasses.replace(own, seed=seed)))
+    spec = read_spec(folder / SPEC)
+    makers = {name: functools.partial(_step, own, spec) for name, own in learned.items()}
+    return {
+        "about": results.about(),
+        "recipe": trained_runs.describe_runs(options, recipe),
+        "rounds": options.rounds,
+        "runs": runs,
+        "steps": rounds.alternate(makers, options.rounds, warmup=2),
+    }
+
+
+def _step(recipe: "Recipe", spec: "Spec") -> rounds.Work:
+    """Some steps of a network as `googlenet train` compiles it, in a process of its own."""
+    import tensorflow as tf
+
+    from training.precision import precision
+    from training.task import recipe_distillation
+    from training.train import compile_model, head_loss_weights, set_seed
+
+    set_seed(recipe)
+    with precision(recipe.precision):
+        model = compile_model(recipe, spec, 1, head_loss_weights(recipe, spec), recipe_distillation(recipe, spec))
+    model.make_train_function()
+    random = np.random.default_rng(0)
+    images = random.uniform(-1, 1, (recipe.batch_size, *spec.input_shape)).astype("float32")
+    labels = random.integers(0, spec.classes, recipe.batch_size)
+    batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
+
+    def work() -> int:
+        for _ in range(STEPS):
+            logs = model.train_function(batches)
+        float(logs["loss"])  # waits for the last step
+        return STEPS * recipe.batch_size
+
+    return work
+
+
+def tables(result: dict[str, Any]) -> list[ResultTable]:
+    """Accuracy and the time of a step by how the network learns, beside that from the labels alone."""
+    runs, steps = result["runs"], result["steps"]
+    rows = []
+    for name, own in runs.items():
+        rate, first = (rounds.median(steps[each]) for each in (name, LABELS))
+        compared = ["", ""] if name == LABELS else [difference(own, runs[LABELS]), f"{first / rate:.3f}"]
+        rows.append([name, spread(own, "validation"), spread(own, "top1"), compared[0], f"{rate:.0f}", compared[1]])
+    about = results.machine(result["about"], "tensorflow", "keras")
+    title = (
+        f"Self-distillation by {result['recipe']}; top-1 in %, {describe_seeds(len(runs[LABELS]))}, goal "
+        f"{BARS[0]:+.1f} points; images/s of a step, median of {result['rounds']} rounds, goal at most {BARS[1]} times "
+        f"the time; {about}"
+    )
+    heads = ["learns from", "validation", "test", "more than from labels, points", "images/s", "time of a step"]
+    return [ResultTable(title, heads, rows)]
