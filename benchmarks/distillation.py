@@ -77,7 +77,8 @@ def _step(recipe: "Recipe", spec: "Spec") -> rounds.Work:
         model = compile_model(recipe, spec, 1, head_loss_weights(recipe, spec), recipe_distillation(recipe, spec))
     model.make_train_function()
     random = np.random.default_rng(0)
-    images = random.uniform(-1, 1, (recipe.batch_size, *spec.input_shape)).astype("float32")
+    shape = (recipe.batch_size, recipe.image_size, recipe.image_size, spec.input_shape[2])
+    images = random.uniform(-1, 1, shape).astype("float32")
     labels = random.integers(0, spec.classes, recipe.batch_size)
     batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
 
