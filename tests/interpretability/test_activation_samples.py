@@ -12,6 +12,8 @@ from interpretability.gradients import value_and_gradient
 from interpretability.network import inference_features
 from tests.helpers.networks import patch_images
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
 IMAGES = patch_images(3, 72, 72, 3)
 
 
@@ -26,7 +28,7 @@ def headless():
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("layer", ["inception_5a_pre_relu", "inception_5b_3x3"])
+@pytest.mark.parametrize("layer", ["inception_4a_pre_relu", "inception_5b_3x3"])
 def test_attributions_are_activations_times_the_gradients_of_the_logits(network, layer):
     found = sample_activations(network, layer, [IMAGES], 10)
     behind = layer.removesuffix("_pre_relu")

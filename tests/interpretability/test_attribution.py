@@ -10,6 +10,8 @@ from interpretability.attribution import METHODS
 from tests.helpers.images import patch_images
 from tests.helpers.networks import trained_network
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
 IMAGES = patch_images(2, 64, 64, 3, seed=3)
 
 

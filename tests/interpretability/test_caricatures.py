@@ -9,6 +9,8 @@ from inception_v1.preprocessing import normalize
 from interpretability import caricature, feature_inversion
 from tests.helpers.networks import patch_images
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
 IMAGE = patch_images(1, 32, 40, 3)[0]
 LAYER = "conv2_3x3"
 

@@ -1,11 +1,14 @@
 """Dataset examples, against a search through all activations at once."""
 
 import numpy as np
+import pytest
 
 from interpretability.examples import Example, TopExamples, strip, top_examples
 from interpretability.receptive_field import Axis
 from tests.helpers.images import patch_images
 from tests.helpers.networks import trained_network
+
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 FIELDS = (Axis(-2, 8, 4, 4, 16), Axis(0, 5, 4, 3, 13))
 
@@ -50,10 +53,10 @@ def test_fewer_images_than_examples_are_all_there():
 
 def test_the_examples_of_a_network_see_normalized_images():
     model = trained_network("batchnorm", input_shape=(32, 32, 3), stem="small")
-    features, images = model.features(["inception_3a"]), patch_images(7, 32, 32, 3)
+    features, images = model.features(["inception_4a"]), patch_images(7, 32, 32, 3)
     batches = [(images[:5], np.arange(5)), (images[5:], np.arange(5, 7))]
-    found = top_examples(features, model.spec, "inception_3a", batches, 3)
-    maps = np.asarray(features((images.astype("float32") - 127.5) / 127.5)["inception_3a"])
+    found = top_examples(features, model.spec, "inception_4a", batches, 3)
+    maps = np.asarray(features((images.astype("float32") - 127.5) / 127.5)["inception_4a"])
     for channel in range(maps.shape[3]):
         expected = brute_force(maps, np.arange(7), channel, 3)
         assert [example[:1] + example[2:] for example in found.of(channel)] == [e[:1] + e[2:] for e in expected]

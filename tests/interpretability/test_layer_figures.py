@@ -12,6 +12,8 @@ from interpretability.layer_figures import LayerFigures
 from interpretability.overlays import factor_overlay
 from tests.helpers.networks import patch_images
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
 IMAGES = patch_images(2, 32, 32, 1)
 
 
@@ -29,14 +31,14 @@ def test_each_image_has_the_figures_of_every_layer(network, monkeypatch):
     monkeypatch.setattr(layer_figures, "caricature", render(0.2))
     monkeypatch.setattr(layer_figures, "feature_inversion", render(0.4))
     monkeypatch.setattr(layer_figures, "factor_icons", lambda *_, **__: np.full((3, 20, 20, 1), 0.6))
-    wanted = LayerFigures(("conv2_3x3", "mixed3a"), ("conv2_3x3",), ("conv2_3x3",), count=3)
+    wanted = LayerFigures(("conv2_3x3", "mixed4a"), ("conv2_3x3",), ("conv2_3x3",), count=3)
     found = wanted.draw(network, IMAGES)
     assert len(found) == 2
     for sections in found:
         assert [section.title[:9] for section in sections] == ["Caricatur", "Inversion", "3 factors"]
         names = [figure.name for section in sections for figure in section.figures]
         assert names == [
-            *("caricature-conv2_3x3", "caricature-mixed3a", "inversion-conv2_3x3", "factors-conv2_3x3"),
+            *("caricature-conv2_3x3", "caricature-mixed4a", "inversion-conv2_3x3", "factors-conv2_3x3"),
             *(f"factors-conv2_3x3-{number}" for number in range(3)),
         ]
         (caricature, _), (inversion,), (every, first, *_) = (section.figures for section in sections)
@@ -50,7 +52,7 @@ def test_each_image_has_the_figures_of_every_layer(network, monkeypatch):
 def test_other_layers_and_numbers_are_refused(network):
     for wanted, message in (
         (LayerFigures(caricature=["conv2_3x4"]), "Did you mean 'conv2_3x3"),
-        (LayerFigures(factors=["inception_3x"]), "Did you mean 'inception_3"),
+        (LayerFigures(factors=["inception_4x"]), "Did you mean 'inception_4"),
         (LayerFigures(count=0), "Expected count and steps >= 1; Received: 0, 512"),
     ):
         with pytest.raises(UserError, match=message):

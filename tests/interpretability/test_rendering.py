@@ -13,6 +13,8 @@ from interpretability.relu_gradient import redirected_relu
 from tests.helpers.networks import trained_network
 from tests.oracles import lucid
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
 
 @pytest.fixture(scope="module")
 def network():
@@ -66,10 +68,10 @@ def test_an_image_follows_from_its_seed():
 @pytest.mark.parametrize(
     "objective",
     [
-        objectives.neuron("inception_3b", 5) + objectives.deepdream("pool2"),
+        objectives.neuron("inception_4d", 5) + objectives.deepdream("pool2"),
         objectives.direction("conv2_3x3_pre_relu", np.ones(16), cossim_pow=1),
         objectives.class_logit("aux1_logits", "c") - 1e-4 * objectives.total_variation(),
-        objectives.diversity("inception_3a") * -1,
+        objectives.diversity("inception_4a") * -1,
     ],
     ids=lambda objective: objective.name,
 )
@@ -137,13 +139,13 @@ def test_what_the_network_lacks_is_named(network, objective, message):
 
 def test_images_that_do_not_fit_are_refused(network):
     with pytest.raises(UserError, match="Expected images of 3 channels for this network; Received: 1"):
-        render(network, "inception_3a:1", parameterizations.image(32, channels=1))
+        render(network, "inception_4a:1", parameterizations.image(32, channels=1))
     with pytest.raises(UserError, match=r"Expected images of at least \d+ pixels after the transforms"):
-        render(network, "inception_3a:1", parameterizations.image(8))
+        render(network, "inception_4a:1", parameterizations.image(8))
     with pytest.raises(UserError, match="Expected steps >= 1"):
-        render(network, "inception_3a:1", steps=2, snapshots=[3])
+        render(network, "inception_4a:1", steps=2, snapshots=[3])
     headless = trained_network("plain", include_top=False)
     with pytest.raises(UserError, match="Received: 'main_logits'"):
         render(headless, "main_logits:1")
     with pytest.raises(UserError, match="Expected a GoogLeNet"):
-        render(headless.layers[0], "inception_3a:1")
+        render(headless.layers[0], "inception_4a:1")

@@ -5,13 +5,12 @@ import html.parser
 import json
 import re
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 import googlenet
-from inception_v1 import Spec
+from inception_v1 import GoogLeNet, Spec
 from inception_v1.errors import UserError
 from inception_v1.preprocessing import normalize
 from inception_v1.spec import BLOCKS
@@ -27,6 +26,8 @@ from training.data import sources
 from training.data.pipeline import Batches
 from training.presets import PRESETS
 from training.run_folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("few_blocks")
 
 SETTINGS = ["--layer", "mixed4d", "--size", "28", "--steps", "2", "--batch", "2"]
 
@@ -84,16 +85,16 @@ def test_channels_are_rendered_once_and_stand_on_a_page(network, tmp_path, capsy
 
 def test_images_of_a_runs_split_stand_beside_the_rendered_ones(tmp_path, data_dir, capsys, monkeypatch):
     run, out = save_run(tmp_path / "run", data_dir, test_split="test[:70]"), tmp_path / "out"
-    flags = ["--layer", "inception_3a", "--channels", "0-1", "--steps", "1", "--out", str(out), "--examples", "3"]
+    flags = ["--layer", "inception_4a", "--channels", "0-1", "--steps", "1", "--out", str(out), "--examples", "3"]
     assert googlenet.main(["visualize", str(run), *flags]) == 0
     printed = capsys.readouterr().out
     above, channels = re.match(r"(\d) of (\d) rendered images .* than every image of the split", printed).groups()
-    found = read_examples(out / "inception_3a")
+    found = read_examples(out / "inception_4a")
     assert (found["split"], found["count"], found["images"]) == ("test[:70]", 3, 70)
 
     model, batches = RunFolder(run).model(), list(load_digits(data_dir, 70))
     maps = maps_of_split = np.concatenate(
-        [np.asarray(model.features(["inception_3a"])(images)["inception_3a"]) for images, _ in batches]
+        [np.asarray(model.features(["inception_4a"])(images)["inception_4a"]) for images, _ in batches]
     )
     labels = np.concatenate([labels for _, labels in batches])
     peak = maps.max(axis=(1, 2))
@@ -102,9 +103,9 @@ def test_images_of_a_runs_split_stand_beside_the_rendered_ones(tmp_path, data_di
         image, value, _, _, name = (list(column) for column in zip(*found["channels"][str(channel)]))
         np.testing.assert_allclose(value, peak[best, channel], rtol=1e-4, atol=1e-6)
         assert name == [str(labels[i]) for i in image]
-    rendered = [np.asarray(Image.open(out / "inception_3a" / f"000{c}.png"), "float32")[..., None] for c in (0, 1)]
+    rendered = [np.asarray(Image.open(out / "inception_4a" / f"000{c}.png"), "float32")[..., None] for c in (0, 1)]
     maps = np.asarray(
-        model.features(["inception_3a"])(normalize(np.stack(rendered), model.spec.pixels))["inception_3a"]
+        model.features(["inception_4a"])(normalize(np.stack(rendered), model.spec.pixels))["inception_4a"]
     )
     means = maps.mean(axis=(1, 2))[[0, 1], [0, 1]]
     assert (int(above), int(channels)) == ((means > found["best_mean"][:2]).sum(), 2)
@@ -119,7 +120,7 @@ def test_images_of_a_runs_split_stand_beside_the_rendered_ones(tmp_path, data_di
 
     monkeypatch.setattr(example_files, "top_examples", None)  # they are there
     monkeypatch.setattr(module, "ChannelRenderer", None)
-    assert visualize(run, "inception_3a", "0-1", out, ChannelSettings(steps=1), examples=3).above == (int(above), 2)
+    assert visualize(run, "inception_4a", "0-1", out, ChannelSettings(steps=1), examples=3).above == (int(above), 2)
 
 
 def test_the_best_of_several_tries_is_kept():
@@ -145,8 +146,9 @@ def load_digits(data_dir, count):
     return Batches(sources.load(recipe).test, recipe).evaluation().as_numpy_iterator()
 
 
-def test_layers_are_chosen_by_name_and_by_branch(network):
-    model = keras.saving.load_model(network)
+@pytest.mark.usefixtures("all_blocks")
+def test_layers_are_chosen_by_name_and_by_branch():
+    model = GoogLeNet("plain", input_shape=(32, 32, 1), stem="small", width_multiplier=0.1, aux=False)
     chosen = chosen_channels(model, ["all", "mixed4d_pre_relu", "conv2_3x3"], None, 1)
     assert list(chosen)[:9] == [f"inception_{block}" for block in BLOCKS]
     assert list(chosen)[9:] == ["inception_4d_pre_relu", "conv2_3x3"]
@@ -197,6 +199,7 @@ def test_other_channel_numbers_are_refused(text, message):
         channel_numbers(text, 4, "layer")
 
 
+@pytest.mark.usefixtures("all_blocks")
 def test_channels_of_a_block_come_from_its_branches():
     spans = {"1x1": range(112), "3x3": range(112, 400), "5x5": range(400, 464), "pool": range(464, 528)}
     assert branch_spans(Spec("paper"), "inception_4d") == spans
