@@ -158,7 +158,9 @@ def test_of_a_front_networks_of_all_costs_are_trained_alone(recipe, simulated, t
     chosen = [front[-1], front[-1 - round((len(front) - 1) / 2)], front[0]]
     assert simulated == ["widest", *(f"trial_{number}" for number in chosen)]
     assert set(found.alone) == set(chosen)
-    rows = Page((tmp_path / "s/report/report.html").read_text("utf-8")).rows
+    page = (tmp_path / "s/report/report.html").read_text("utf-8")
+    assert "the red ones are networks on the front." in page
+    rows = Page(page).rows
     listed = {row[1]: row[-1] for row in rows if row[0].startswith("front/")}
     assert listed == {str(n): f"{found.alone[n]:.4f}" if n in chosen else "" for n in front}
     assert read_search(tmp_path / "s") == found

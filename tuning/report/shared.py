@@ -13,9 +13,10 @@ from tuning.results import Results, Trial, score_of
 CHECKED, OTHERS = "#4c78a8", "#e45756"
 CAPTION = (
     "Each dot is a network: to the right its score as a slice of the shared weights, upward its score trained alone. "
-    "The closer the blue dots are to a rising line, the more can be trusted in the ranking; the red ones are the best "
-    "of the search, trained alone for the choice among them."
+    "The closer the blue dots are to a rising line, the more can be trusted in the ranking; the red ones are "
 )
+RED = "the best of the search, trained alone for the choice among them."
+RED_OF_A_FRONT = "networks on the front."
 
 
 def shared_section(results: Results) -> Section | None:
@@ -55,7 +56,8 @@ def scatter(results: Results, checked: RankCheck) -> Figure:
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.add_subplot()
     rest = [trial for trial in results.ranked_alone if trial not in checked.trials]
-    for trials, color, label in ((checked.trials, CHECKED, "rank check"), (rest, OTHERS, "best of the search")):
+    best = "on the front" if results.pareto else "best of the search"
+    for trials, color, label in ((checked.trials, CHECKED, "rank check"), (rest, OTHERS, best)):
         if trials:
             axes.plot(*_points(results, trials), "o", color=color, alpha=0.8, label=label)
     axes.set(xlabel=f"{results.objective}, slice of the shared weights", ylabel=f"{results.objective}, trained alone")
@@ -72,4 +74,4 @@ def _points(results: Results, trials: list[Trial]) -> tuple[np.ndarray, np.ndarr
 def _embedded(results: Results, checked: RankCheck) -> EmbeddedFigure:
     file = io.BytesIO()
     scatter(results, checked).savefig(file, format="png", dpi=100)
-    return embed("alone", CAPTION, file.getvalue())
+    return embed("alone", CAPTION + (RED_OF_A_FRONT if results.pareto else RED), file.getvalue())
