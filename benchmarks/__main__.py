@@ -1,6 +1,6 @@
 """Every measurement: python -m benchmarks [NAME ...] [its own flags] | --quick [--save] | --docs
 
-Without a name, all run but those that need a GPU, gigabytes of the disk, or hours; that takes 85 minutes on 2 cores.
+Without a name, all run but those that need a GPU, gigabytes of the disk, or hours; that takes 89 minutes on 2 cores.
 Tables are printed, and numbers go to `benchmarks/results/NAME.json`.
 `--quick` runs small measurements in under three minutes and compares their ratios with those stored (`--save` stores
 them); `--docs` writes the stored tables into docs/results/.

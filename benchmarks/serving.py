@@ -78,7 +78,8 @@ def measure(seconds: float, clients: Sequence[int]) -> dict[str, Any]:
                     setting |= load(addresses, transport, count, BATCH if batches == SENT else 1, seconds)
                     setting["memory"] = [held, memory()]
                     before, bare = bare, bare_rate(Path(scratch))
-                    settings.append(setting | {"bare": [before, bare]})
+                    setting["bare"] = [before, bare]
+                    settings.append(setting)
     return result | {"settings": settings}
 
 

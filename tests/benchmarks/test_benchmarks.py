@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import (
+    distillation,
     evaluation,
     exporting,
     gpu,
@@ -134,6 +135,18 @@ def test_pages_show_what_is_stored(monkeypatch, tmp_path):
         assert "| `googlenet --help` | 2.00 | 1.00-4.00 | 0.5 |\n" in written
         assert "old" not in written
         assert "<!-- benchmark gpu -->\n\nNot measured: `python -m benchmarks gpu`.\n\n<!-- end -->\nc\n" in written
+
+
+def test_self_distillation_is_compared_with_the_labels_alone():
+    """By seed; a step that takes longer has a relative time above 1."""
+    labels, distilled = ([{"validation": 0.9, "top1": top1 + more} for top1 in (0.8, 0.9)] for more in (0, 0.01))
+    shown = distillation.tables(
+        {"about": results.about(), "recipe": "recipe digits", "rounds": 1}
+        | {"runs": {distillation.LABELS: labels, "distill_heads 1": distilled}}
+        | {"steps": {distillation.LABELS: {"rates": [300.0]}, "distill_heads 1": {"rates": [240.0]}}}
+    )[0]
+    assert shown.rows[0] == [distillation.LABELS, "90.00 ± 0.00", "85.00 ± 7.07", "", "300", ""]
+    assert shown.rows[1][3:] == ["1.00 ± 0.00", "240", "1.250"]
 
 
 def test_a_case_of_a_latency_table_keeps_its_own_machine(monkeypatch, tmp_path):
