@@ -8,7 +8,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
-# A collection of garbage walks through the objects of traced networks, which took 6 % of a test's time by Python's 700.
+# At Python's threshold of 700 allocations, collecting garbage takes 6 % of a test's time, since each collection walks
+# through the objects of traced networks.
 gc.set_threshold(7000, 10, 10)
 
 # Triton, which PyTorch imports where the extra of benchmarks brought it, crashes beside TensorFlow (3.8 beside 2.21).

@@ -61,7 +61,8 @@ class RankCheck(NamedTuple):
 
 
 def evenly_spread(ranked: Sequence[Trial], count: int) -> list[Trial]:
-    """So many trials at even distances in a ranking, from its first to its last; all where there are no more."""
+    """So many trials at even distances in a ranking, the first among them, and of two and more the last; all where
+    there are no more."""
     places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
     return [ranked[place] for place in places]
 

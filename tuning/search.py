@@ -88,8 +88,9 @@ def search(
         multipliers: lowest and highest multiplier of the widths, around 1.
         stem: whether to search a multiplier of the widths before the first block as well.
         shared: trains the widest network of the space once, so that each of its steps trains narrower ones too, and
-            scores a trial as a slice of it, with batch statistics measured anew: in seconds. The best are then trained
-            alone, as `shared` asks for. None to train each trial.
+            scores a trial as a slice of it, with batch statistics measured anew: in seconds. Then the best, or with
+            `pareto` networks spread over the front, are trained alone, as many as `shared` asks for. None to train each
+            trial.
         objective: a column of the runs' history, or "accuracy_per_mac" (validation accuracy over the multiply-
             accumulates as a fraction of those of the network that the search starts from); None for the validation
             accuracy of the main head, of the average where the recipe keeps one.

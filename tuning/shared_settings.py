@@ -16,8 +16,8 @@ class SharedSettings:
     statistics_images: Annotated[int, Range(FEWEST_IMAGES, 10**6, below=False)] = 1024
     """Training images on which the statistics of batch normalization are measured for each trial."""
     retrain: Annotated[int, Range(0, 10**4, below=False)] = 0
-    """Best trials that are trained alone after the search, by the recipe; the best of all such is the search's. With
-    --pareto: trials that are evenly spread over the front, the most accurate first."""
+    """Trials that are trained alone after the search, by the recipe: the best, or with --pareto those evenly spread
+    over the front, from the most accurate on. The best of all that were trained alone is the search's best."""
     rank_check: Annotated[int, Range(0, 10**4, below=False)] = 0
     """Trials, evenly spread over the ranking, that are trained alone to correlate both rankings (Spearman)."""
 

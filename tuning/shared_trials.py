@@ -110,8 +110,8 @@ def training_images(task: AnyTask, count: int) -> np.ndarray:
 
 
 def to_retrain(found: Results, settings: SharedSettings) -> list[Trial]:
-    """The trials that are trained alone: the best ones, or of a search for a front those evenly spread over it from its
-    most accurate on, then those evenly spread over the ranking."""
+    """The trials that are trained alone: the best, or with `pareto` those evenly spread over the front, the most
+    accurate first; then those evenly spread over the ranking."""
     best = evenly_spread(found.front[::-1], settings.retrain) if found.pareto else found.ranked[: settings.retrain]
     chosen = [*best, *evenly_spread(found.ranked, settings.rank_check)]
     return list({trial.number: trial for trial in chosen}.values())

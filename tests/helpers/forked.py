@@ -67,7 +67,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(arguments, environment, output, have_few_blocks):
+def _run(arguments, environment, output, few):
     """Runs in the new process."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # even where the tests run in the background
@@ -77,7 +77,7 @@ def _run(arguments, environment, output, have_few_blocks):
             stream.reconfigure(line_buffering=True)
     os.environ.update(environment)
     try:
-        with few_blocks() if have_few_blocks else all_blocks():
+        with few_blocks() if few else all_blocks():
             if arguments[0] == "-c":
                 sys.argv = ["-c", *arguments[2:]]
                 exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})

@@ -159,7 +159,7 @@ def test_of_a_front_networks_of_all_costs_are_trained_alone(recipe, simulated, t
     assert simulated == ["widest", *(f"trial_{number}" for number in chosen)]
     assert set(found.alone) == set(chosen)
     page = (tmp_path / "s/report/report.html").read_text("utf-8")
-    assert "the red ones are networks on the front." in page
+    assert "the red ones are others that were trained alone, chosen from the front." in page
     rows = Page(page).rows
     listed = {row[1]: row[-1] for row in rows if row[0].startswith("front/")}
     assert listed == {str(n): f"{found.alone[n]:.4f}" if n in chosen else "" for n in front}

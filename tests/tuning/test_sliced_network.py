@@ -33,6 +33,7 @@ def some_widths(spec, seed=0):
         ("slim", {"input_shape": (33, 32, 1), "reduction": False}),  # the naive module; no scale in normalization
     ],
 )
+@pytest.mark.usefixtures("all_blocks")
 def test_a_slice_is_the_network_without_the_other_channels(variant, arguments):
     model = trained_network(variant, **{"classes": 3, "aux": True} | arguments)
     images = normalize(patch_images(16, *model.spec.input_shape), model.spec.pixels)

@@ -105,16 +105,17 @@ def _compare(best: Trial, baseline: Trial | None, alone: Mapping[int, float]) ->
 
 
 def _front(results: Results) -> Table:
-    """The trials on the front, cheapest first, with the folder of each network, and with what those of them scored that
-    were trained alone."""
+    """The trials on the front, cheapest first: the folder of each network and, where some of them were trained alone,
+    what they scored then."""
+    compared = any(trial.number in results.alone for trial in results.front)
     rows = [
         [f"front/{number:02d}", trial.number, _score(trial), f"{trial.params:,}", f"{trial.macs:,}"]
         + ([] if trial.latency is None else [f"{trial.cost:.3g}"])
-        + ([_score_alone(trial, results.alone)] if results.alone else [])
+        + ([_score_alone(trial, results.alone)] if compared else [])
         for number, trial in enumerate(results.front)
     ]
     timed = ("ms",) if results.front[0].latency is not None else ()
-    alone = ("trained alone",) if results.alone else ()
+    alone = ("trained alone",) if compared else ()
     return Table(("folder", "trial", "score", "parameters", "MACs", *timed, *alone), rows)
 
 

@@ -16,7 +16,7 @@ CAPTION = (
     "The closer the blue dots are to a rising line, the more can be trusted in the ranking; the red ones are "
 )
 RED = "the best of the search, trained alone for the choice among them."
-RED_OF_A_FRONT = "networks on the front."
+RED_OF_A_FRONT = "others that were trained alone, chosen from the front."
 
 
 def shared_section(results: Results) -> Section | None:
@@ -56,7 +56,7 @@ def scatter(results: Results, checked: RankCheck) -> Figure:
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.add_subplot()
     rest = [trial for trial in results.ranked_alone if trial not in checked.trials]
-    best = "on the front" if results.pareto else "best of the search"
+    best = "chosen from the front" if results.pareto else "best of the search"
     for trials, color, label in ((checked.trials, CHECKED, "rank check"), (rest, OTHERS, best)):
         if trials:
             axes.plot(*_points(results, trials), "o", color=color, alpha=0.8, label=label)
