@@ -5,7 +5,7 @@ import sys
 
 from inception_v1.spec import Inception, Spec
 
-FEW = ("4a", "4d", "5b")  # which the auxiliary heads and the main one read
+FEW = ("3b", "4a", "4d", "5b")  # the auxiliary heads read 4a and 4d; pools follow 3b and come before 5b
 ENTER = "from tests.helpers.blocks import few_blocks\nblocks = few_blocks()\nblocks.__enter__()\n"  # never left
 _trunk_of_all_blocks = Spec.trunk
 

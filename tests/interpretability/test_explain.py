@@ -57,7 +57,7 @@ def test_images_are_explained_on_a_page(tmp_path, capsys, computed, monkeypatch)
     bars = re.findall(r"<title>(\w\w) (\w+): (\S+)</title>", page)
     rows = [values[image].ravel().tolist() for image in (0, 1) for values in (found.values, found.ablation)]
     assert [number for *_, number in bars] == [f"{value:+.3g}" for row in rows for value in row]
-    assert bars[1][:2] == ("4a", "3x3")
+    assert bars[5][:2] == ("4a", "3x3")
     assert found.classes.tolist() == [0, 0]
     assert not re.search(r"<one>|<coat>|<pool2>|https?:|<script|url\(", re.sub(r'src="data:[^"]*"', "", page))
 
@@ -80,11 +80,11 @@ def test_branches_are_tested_on_a_split(tmp_path, data_dir, capsys, computed):
     out, flags = tmp_path / "out", ["--branches", "--permutations", "19", "--check"]
     assert googlenet.main(["explain", str(run), *flags, "--out", str(out)]) == 0
     number, count, page = re.match(
-        r"(\d+) of (\d+) branches are specialized .*\nWith random weights \d+ of 12 .*\n(.*)", capsys.readouterr().out
+        r"(\d+) of (\d+) branches are specialized .*\nWith random weights \d+ of 16 .*\n(.*)", capsys.readouterr().out
     ).groups()
     with (out / "branches.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert int(count) == len({(row["block"], row["branch"]) for row in rows}) == 12
+    assert int(count) == len({(row["block"], row["branch"]) for row in rows}) == 16
     significant = {(row["block"], row["branch"]) for row in rows if float(row["p_adjusted"]) < 0.05}
     assert int(number) == len(significant)
     assert min(float(row["p"]) for row in rows) == pytest.approx(1 / 20)
@@ -96,9 +96,9 @@ def test_branches_are_tested_on_a_split(tmp_path, data_dir, capsys, computed):
     row = next(
         row for row in rows if [row[key] for key in ("block", "branch", "class")] == ["inception_4d", "5x5", "4"]
     )
-    mean = own[labels == 4, 1, 2].mean()
+    mean = own[labels == 4, 2, 2].mean()
     np.testing.assert_allclose(float(row["mean_contribution"]), mean, rtol=1e-4)
-    np.testing.assert_allclose(float(row["mean_gain"]), mean - of_four[:, 1, 2].mean(), rtol=1e-3)
+    np.testing.assert_allclose(float(row["mean_gain"]), mean - of_four[:, 2, 2].mean(), rtol=1e-3)
     assert int(row["images"]) == (labels == 4).sum()
     text = (out / "branches.html").read_text("utf-8")
     assert str(out / "branches.html") == page

@@ -80,12 +80,12 @@ def test_networks_reach_from_the_narrowest_to_the_widest_of_the_spaces():
 def test_nodes_belong_to_the_layer_that_names_them():
     layers = [operation.layer for operation in operations(TINY)]
     for node, layer in {
-        "inception_4a_5x5_reduce_relu_1/Relu:0_nchwc_kernel_time": "inception_4a_5x5_reduce",
-        "inception_4a_5x5_1/convolution": "inception_4a_5x5",
-        "inception_4a_1x1_relu_1/Relu": "inception_4a_1x1",
-        "inception_4a_pool_1/MaxPool2d": "inception_4a_pool",
-        "inception_4a_pool_proj_1/convolution": "inception_4a_pool_proj",
-        "inception_4a_1/concat": "inception_4a",
+        "inception_3b_5x5_reduce_relu_1/Relu:0_nchwc_kernel_time": "inception_3b_5x5_reduce",
+        "inception_3b_5x5_1/convolution": "inception_3b_5x5",
+        "inception_3b_1x1_relu_1/Relu": "inception_3b_1x1",
+        "inception_3b_pool_1/MaxPool2d": "inception_3b_pool",
+        "inception_3b_pool_proj_1/convolution": "inception_3b_pool_proj",
+        "inception_3b_1/concat": "inception_3b",
         "ReorderOutput": None,
     }.items():
         assert layer_of(node, layers) == layer

@@ -43,11 +43,11 @@ def test_a_broken_file_is_noticed(exported):
     copy = folder.parent / "copy"
     shutil.copytree(folder, copy)
     model = onnx.load(copy / "model.onnx")
-    (convolution,) = (node for node in model.graph.node if re.fullmatch(".*4a_5x5_reduce.*/convolution", node.name))
+    (convolution,) = (node for node in model.graph.node if re.fullmatch(".*3b_5x5_reduce.*/convolution", node.name))
     (kernel,) = (weight for weight in model.graph.initializer if weight.name == convolution.input[1])
     kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * 1.1, kernel.name))
     onnx.save(model, copy / "model.onnx")
-    with pytest.raises(ValueError, match=r"Expected onnx to agree.*at layer inception_4a_5x5_reduce;"):
+    with pytest.raises(ValueError, match=r"Expected onnx to agree.*at layer inception_3b_5x5_reduce;"):
         verify(copy, card | {"formats": {"onnx": card["formats"]["onnx"]}}, network, samples)
     (copy / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"to run in a fresh process; Received: .*it is deleted"):
