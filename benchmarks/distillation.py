@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks import results, rounds, trained_runs
 from benchmarks.results import ResultTable
+from benchmarks.steps import Step, on_tensorflow
 from benchmarks.trained_runs import describe_seeds, difference, spread, train_or_read
 
 if TYPE_CHECKING:
@@ -83,15 +84,7 @@ def _step(recipe: "Recipe", spec: "Spec") -> rounds.Work:
     labels = random.integers(0, spec.classes, recipe.batch_size)
     model.create_training_variables(images, labels)
     model.make_train_function()
-    batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
-
-    def work() -> int:
-        for _ in range(STEPS):
-            logs = model.train_function(batches)
-        float(logs["loss"])  # waits for the last step
-        return STEPS * recipe.batch_size
-
-    return work
+    return on_tensorflow(Step(recipe.batch_size, recipe.image_size, repeats=STEPS), model, images, labels)
 
 
 def tables(result: dict[str, Any]) -> list[ResultTable]:

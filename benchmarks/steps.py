@@ -69,10 +69,11 @@ def package_step(step: Step, backend: str = "tensorflow", make_batches: MakeBatc
     model.make_train_function()
     if backend == "jax":
         return _on_jax(step, model, make_batches() if make_batches else itertools.repeat((images, labels)))
-    return _on_tensorflow(step, model, images, labels)
+    return on_tensorflow(step, model, images, labels)
 
 
-def _on_tensorflow(step: Step, model: Any, images: Any, labels: Any) -> Work:
+def on_tensorflow(step: Step, model: Any, images: Any, labels: Any) -> Work:
+    """`step.repeats` steps of a compiled Keras model, whose `make_train_function` was called, on one batch."""
     import tensorflow as tf
 
     batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
