@@ -659,13 +659,13 @@ def _with_preset(argv: list[str]) -> Any:
 
 def _prepare_tensorflow() -> None:
     """Imports TensorFlow and Keras with oneDNN's kernels enabled, without the notes that TensorFlow and CUDA write at
-    start-up, and without packages that they do not need.
+    start-up, without packages that they do not need, and without a search for garbage among their modules.
 
     Set TF_CPP_MIN_LOG_LEVEL to 0 to see the notes.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     optional = {*startup_imports.OPTIONAL} - {_keras_backend()}
-    with startup_notes.hidden(), startup_imports.without(optional):
+    with startup_notes.hidden(), startup_imports.without(optional), startup_imports.without_garbage_collection():
         import keras  # noqa: F401
         import tensorflow as tf
 
