@@ -11,7 +11,7 @@ from inception_v1.cost import classifier_cost
 from inception_v1.dependencies import channels
 from training.presets import PRESETS
 from tuning.budget import Budget
-from tuning.space import RECIPE, SPACES, Space
+from tuning.space import FEW, RECIPE, SPACES, Space
 
 START = Spec("batchnorm", input_shape=(32, 32, 1), classes=10, width_multiplier=0.5)
 BUDGETS = {
@@ -112,6 +112,14 @@ def test_scaling_keeps_the_proportions():
     ratios = [scaled[name] / value for name, value in values.items()]
     assert max(ratios) < 1
     assert max(ratios) - min(ratios) < 1e-3
+
+
+def test_samples_are_scaled_among_many_as_alone():
+    """Of few samples the common factors are found by several halvings at once."""
+    free, bound = space(), space(budget=Budget(keep_macs=0.02))
+    alone = [bound.fit_to_budget(values) for values in free.sample(FEW + 1, 4)]
+    assert bound.sample(FEW + 1, 4) == [values for values in alone if values]
+    assert sum(map(bool, alone)) > FEW / 2
 
 
 def test_samples_follow_from_the_seed():
