@@ -8,6 +8,8 @@ from inception_v1.preprocessing import normalize
 from tests.helpers.images import patch_images
 from tests.helpers.networks import logits_of, trained_network
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_stay_within_1e_5(variant):

@@ -1,6 +1,7 @@
 """Runs on every backend: see test_backends.py.
 
-Tracing takes most of the time of such small networks, so what does not depend on it is called eagerly.
+Layers and tracing take most of the time of such small networks: they have a few blocks where a test is not about all
+nine, and what does not depend on tracing is called eagerly.
 """
 
 import os
@@ -15,8 +16,10 @@ from keras import ops
 from inception_v1 import GoogLeNet, Spec, build_googlenet
 from inception_v1.losses import Crossentropy, TopKAccuracy
 from inception_v1.spec import VARIANTS
+from tests.helpers import blocks
 from tests.helpers.networks import EAGERLY, call
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
 SMALL = {"input_shape": (32, 32, 1), "classes": 7, "width_multiplier": 0.1}
 CLASSES = 7
 
@@ -39,7 +42,8 @@ def numpy_crossentropy(probabilities, y, weight=None):
 
 @pytest.fixture(scope="module")
 def paper():
-    return build_googlenet()
+    with blocks.all_blocks():
+        return build_googlenet()
 
 
 def test_published_counts_of_the_built_model(paper):
@@ -67,6 +71,7 @@ def test_heads_sit_on_4a_and_4d(paper):
     assert model.get_layer("main_pool").input is model.get_layer("inception_5b").output
 
 
+@pytest.mark.usefixtures("all_blocks")
 @pytest.mark.every_backend
 @pytest.mark.parametrize(
     ("pooling", "shape"), [(None, (None, 7, 7, 1024)), ("avg", (None, 1024)), ("max", (None, 1024))]
@@ -101,6 +106,7 @@ def test_classifier_shares_weights_and_returns_one_tensor():
     assert type(net) is not GoogLeNet
 
 
+@pytest.mark.usefixtures("all_blocks")
 @pytest.mark.parametrize("size", [(224, 224), (225, 225), (64, 97), (225, 232)])
 @pytest.mark.parametrize(
     ("variant", "rounding"), [("paper", "ceil"), ("onnx_zoo", "floor"), ("torchvision", "ceil"), ("cifar", "centered")]
@@ -205,6 +211,7 @@ print(repr(model.evaluate(x, y, verbose=0, return_dict=True)["loss"]))
 """
 
 
+@pytest.mark.usefixtures("all_blocks")
 def test_keras_file_reloads_in_a_new_process(tmp_path):
     model = build_googlenet("paper", **SMALL, widths={"4a": (8, 8, 8, 8, 8, 16)})
     model.compile("sgd", run_eagerly=True)
@@ -523,5 +530,5 @@ def test_features_refuse_unknown_names():
         with pytest.raises(ValueError, match="at least one name"):
             model.features(names)
     naive = build_googlenet("plain", input_shape=(32, 32, 3), width_multiplier=0.1, aux=False, reduction=False)
-    before = naive.features(["inception_3a_pre_relu"]).output["inception_3a_pre_relu"]
-    assert before.shape == naive.get_layer("inception_3a").output.shape
+    before = naive.features(["inception_3b_pre_relu"]).output["inception_3b_pre_relu"]
+    assert before.shape == naive.get_layer("inception_3b").output.shape
