@@ -31,8 +31,9 @@ CASES = {
     "inception5h": ("inception5h", {}, {}),
     "inception5h-lrn": ("inception5h", {"lrn": "OTHER_LRN"}, {}),
 }
-# The zoo's own padding rounds up at its own size alone; the other layouts of one file say the same at every size.
-ONE_SIZE = {"onnx-ceil", "caffe-old", "torchvision-legacy"}
+# The zoo's own padding rounds up at its own size alone; other layouts of one file, other constants of the response
+# normalization and another scale of the pixels say the same at every size.
+ONE_SIZE = {"onnx-ceil", "caffe-old", "torchvision-legacy", "torchvision-transform_input", "inception5h-lrn"}
 EVERY_SIZE = [(case, size) for case in CASES for size in SIZES[: 1 if case in ONE_SIZE else 3]]
 ON_EVERY_BACKEND = ("caffe", "torchvision", "slim", "onnx-floor", "inception5h")  # each family once
 EXECUTORS = {"caffe": "cv2", "slim": "tf_slim", "onnx_zoo": "onnxruntime"}
