@@ -53,7 +53,7 @@ FACTORS = {"learning_rate": (0.25, 4.0), "weight_decay": (0.1, 10.0)}  # of the 
 RANGES = {"aux_weight": (0.0, 1.0), "dropout": (0.0, 0.7)}
 GRID_STEPS = 5  # values of such a range in a grid search
 OCTAVES, HALVINGS = 5, 16  # of the common factor: 2 ** -5 to 2 ** 5, to a ten-thousandth
-FEW = 100  # samples whose factors are halved four times at once: that costs as much time as once
+FEW = 100  # samples for which four halvings at once take hardly longer than one
 REDRAWS = 1000  # random samples of which at least one must fit the budget
 
 
