@@ -8,7 +8,7 @@ from inception_v1.slimming import masked_weights, remove_channels
 from tests.helpers.networks import logits_of, patch_images, trained_network
 from tests.oracles import images, torch_pruning, torchvision
 
-pytestmark = pytest.mark.usefixtures("few_blocks")  # but for the tests that name others
+pytestmark = pytest.mark.usefixtures("few_blocks")  # where a test is not about all nine
 WIDE = {  # no layer as narrow as one channel, and both an even and an odd number of pixels
     "input_shape": (47, 48, 3),
     "aux": True,
