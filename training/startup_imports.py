@@ -27,7 +27,7 @@ def without_garbage_collection() -> Iterator[None]:
     """Within it TensorFlow is imported while no garbage is collected, and no later collection looks at its modules.
 
     Their hundreds of thousands of objects are no garbage. Collections that walk through them take a fifth to a third of
-    the time of the import, and a tenth of the time from there to the first step of a training. Where TensorFlow is
+    the time of the import, and a twentieth of the time from there to the first step of a training. Where TensorFlow is
     imported already nothing changes, since there may be garbage of the caller's.
     """
     if "tensorflow" in sys.modules or not gc.isenabled():
