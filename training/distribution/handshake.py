@@ -38,13 +38,15 @@ class Handshake(socketserver.ThreadingTCPServer):
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
         """Answers the others until the block ends, and then those that are asking."""
-        thread = threading.Thread(target=self.serve_forever, args=(0.1,))
-        thread.start()
+        # A daemon, since Ctrl-C may come before `start` says that the thread runs, and would wait for it at the exit.
+        thread = threading.Thread(target=self.serve_forever, args=(0.1,), daemon=True)
         try:
+            thread.start()
             yield
         finally:
-            self.shutdown()
-            thread.join()
+            if thread.is_alive():
+                self.shutdown()
+                thread.join()
             self.server_close()
 
     def find_problem(self, name: str, address: str) -> str | None:

@@ -124,6 +124,22 @@ def wait_until_it_listens(address, process):
     raise TimeoutError(address)
 
 
+def test_ctrl_c_while_it_begins_to_answer_leaves_no_thread_behind(monkeypatch):
+    start_thread = threading.Thread.start
+
+    def interrupted(thread):
+        start_thread(thread)
+        raise KeyboardInterrupt
+
+    handshake, before = Handshake(addresses(*free_ports(1)), "worker 0"), threading.active_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt), handshake.answering():
+            pytest.fail("Ctrl-C was ignored")
+    assert threading.active_count() == before
+    assert handshake.socket.fileno() == -1
+
+
 def test_signals_end_the_waiting_for_another_machine():
     with http_service() as port, contextlib.ExitStack() as stack:
         started = []
