@@ -24,7 +24,7 @@ def compare(first: Folder, second: Folder, split: str | None = None, track: Trac
         ..., "significant": whether p is below 0.05}.
 
     Raises:
-        UserError: as `evaluations` does.
+        UserError, MissingExtraError: as `evaluations` does.
     """
     runs = [RunFolder(first), RunFolder(second)]
     images = common_split(runs, split)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from inception_v1.extras import check_installed
 from inception_v1.spec import check_choice
 from training.data.pipeline import Batches
 from training.data.scan import scan, without_unreadable
@@ -65,6 +66,7 @@ def evaluations(
     Raises:
         UserError: no run, not a run, no trained model yet, an unknown split, another number of crops, or runs of
             different sources, classes or test splits.
+        MissingExtraError: a library of the extra [train] is missing.
 
     Source: arXiv 1409.4842, section 7 and Table 3.
     """
@@ -101,7 +103,7 @@ def evaluate(
         as `metrics.by_class` returns}.
 
     Raises:
-        UserError: as `evaluations` does.
+        UserError, MissingExtraError: as `evaluations` does.
     """
     several = [folders] if isinstance(folders, str | os.PathLike) else folders
     *_, last = evaluations(several, split, (crops,), track)
@@ -120,7 +122,9 @@ def common_split(runs: Sequence[RunFolder], split: str | None) -> Split:
 
     Raises:
         UserError: the runs do not agree on it.
+        MissingExtraError: a library of the extra [train] is missing, also one that metrics alone need.
     """
+    check_installed("train")
     if not runs:
         raise UserError("Expected at least one run; Received: none.")
     for run in runs:

@@ -1,6 +1,9 @@
+import importlib.util
+
 import numpy as np
 import pytest
 
+from inception_v1.errors import MissingExtraError
 from tests.helpers.runs import DIGITS, save_run
 from training.evaluation.compare import compare
 from training.evaluation.evaluate import evaluate, evaluations
@@ -61,3 +64,11 @@ def test_no_run_and_other_crops_are_refused(runs):
         evaluate([])
     with pytest.raises(ValueError, match="crops to be one of 1, 10, 144"):
         list(evaluations(runs, crops=(1, 12), track=never))
+
+
+def test_a_library_that_metrics_alone_need_is_missed_before_anything_is_computed(runs, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "scipy" else find_spec(name))
+    for call in (lambda: evaluate(runs, track=never), lambda: compare(*runs, track=never)):
+        with pytest.raises(MissingExtraError, match=r"the extra \[train\].* without scipy"):
+            call()
