@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import results
-from benchmarks.results import CORES, ResultTable
+from benchmarks.results import ResultTable
 from benchmarks.rounds import memory_of, sample_memory
 from inception_v1.atomic_files import atomic_file, write_json
 
@@ -187,5 +187,5 @@ def tables(result: dict[str, Any]) -> list[ResultTable]:
     ]
     return [
         ResultTable(title, ["what", "seconds", "minutes for a million images"], rows),
-        ResultTable(f"Training on them; {CORES} cores", ["what", "measured"], training),
+        ResultTable(f"Training on them; {results.describe_cores(result['about'])}", ["what", "measured"], training),
     ]

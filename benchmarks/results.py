@@ -103,7 +103,12 @@ def about() -> dict[str, Any]:
 def machine(known: dict[str, Any], *packages: str) -> str:
     """One line of what `about` returned, with these packages."""
     versions = [f"{name} {known['versions'][name] or 'not installed'}" for name in packages]
-    return f"{known['cpu']}, {known['cores']} cores, {', '.join(versions)}, {known['date']}"
+    return f"{known['cpu']}, {describe_cores(known)}, {', '.join(versions)}, {known['date']}"
+
+
+def describe_cores(known: dict[str, Any]) -> str:
+    """How many cores `about` counted: "1 core", "2 cores"."""
+    return "1 core" if known["cores"] == 1 else f"{known['cores']} cores"
 
 
 def save(name: str, result: dict[str, Any]) -> None:

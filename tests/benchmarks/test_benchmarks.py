@@ -234,7 +234,10 @@ def test_memory_is_compared_once_it_has_settled():
     assert large_data.growth([1] * 4 + [2] * 4 + [2] * 4 + [3] * 4) == pytest.approx(0.5)
 
 
-def test_the_pages_are_up_to_date():
+def test_the_pages_are_up_to_date_whatever_the_machine(monkeypatch):
+    for module in [sys.modules[name] for name in sys.modules if name.startswith("benchmarks.")]:
+        if hasattr(module, "CORES"):
+            monkeypatch.setattr(module, "CORES", 77)
     shown = set()
     for page in pages.FOLDER.glob("*.md"):
         text = page.read_text("utf-8")
