@@ -38,7 +38,7 @@ class Handshake(socketserver.ThreadingTCPServer):
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
         """Answers the others until the block ends, and then those that are asking."""
-        # A daemon, since Ctrl-C may come before `start` says that the thread runs, and would wait for it at the exit.
+        # A daemon: where Ctrl-C comes before `start` knows that the thread runs, the process must not wait for it.
         thread = threading.Thread(target=self.serve_forever, args=(0.1,), daemon=True)
         try:
             thread.start()

@@ -128,6 +128,7 @@ def test_ctrl_c_while_it_begins_to_answer_leaves_no_thread_behind(monkeypatch):
     start_thread = threading.Thread.start
 
     def interrupted(thread):
+        assert thread.daemon  # else a process that is interrupted even earlier waits for it at its exit
         start_thread(thread)
         raise KeyboardInterrupt
 
